@@ -1,0 +1,1 @@
+"""The view: whole trees of a repository as a read-only FUSE file system."""

@@ -1,0 +1,1 @@
+"""Plumbing: bytes, objects and transactions; synchronous, silent, and blind to the environment."""
