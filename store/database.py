@@ -1,0 +1,244 @@
+"""The LMDB environment: many short reads, one write transaction at a time, and a guard on every value.
+
+LMDB has no checksums of its own: a flipped bit in a page makes a wrong value, or a key that is not found any more.
+So each value is stored with 8 bytes behind it (see store/schema.py) that are checked at each read, and a record
+that must be there, by an id that was given out, is a CorruptionError when it is missing, never a "not found".
+
+Rules of LMDB that this module keeps for everybody (lmdb.h, "Caveats"): one environment a process, never used after
+a fork; no long-lived read transactions; a killed reader's slot is cleared before each write.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, TypeVar
+
+import lmdb
+from xxhash import xxh3_64_digest, xxh3_64_intdigest
+
+from store.errors import CorruptionError, FormatError, FsviewError
+from store.schema import DATABASES, FIRST_ID, id_key, key_id
+
+Result = TypeVar("Result")
+
+MAP_BYTES: Final = 64 << 30  # address space, not disk; grows by doubling when the index outgrows it
+_READERS_MAX: Final = 1024
+_GUARD_BYTES: Final = 8
+_SEEDS: Final = {name: xxh3_64_intdigest(name) for name in DATABASES}
+
+_open: dict[tuple[int, int, int], Database] = {}  # (process, device, inode) -> environment
+
+
+def guard(table: bytes, key: bytes, value: bytes | memoryview) -> bytes:
+    """Return the 8 bytes that stand behind *value*."""
+    return xxh3_64_digest(value, xxh3_64_intdigest(key, _SEEDS[table]))
+
+
+class Reading:
+    """A consistent look at the index; its methods are valid until the transaction ends."""
+
+    __slots__ = ("_handles", "_txn", "_where")
+
+    def __init__(self, txn: lmdb.Transaction[memoryview], handles: dict[bytes, lmdb._Database], where: str) -> None:
+        self._txn, self._handles, self._where = txn, handles, where
+
+    def get(self, table: bytes, key: bytes) -> bytes | None:
+        """Return the value of *key*, or None.
+
+        Raises:
+            CorruptionError: the value is not what was written.
+        """
+        stored = self._txn.get(key, db=self._handles[table])
+        return None if stored is None else self._checked(table, key, stored)
+
+    def need(self, table: bytes, key: bytes) -> bytes:
+        """Return the value of a key that was given out and therefore must be there.
+
+        Raises:
+            CorruptionError: the value is not what was written, or is gone.
+        """
+        value = self.get(table, key)
+        if value is None:
+            raise CorruptionError(f"{table.decode()} {key.hex()}", self._where, "a record", "none")
+        return value
+
+    def items(self, table: bytes, start: bytes = b"", prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Yield (key, value) in the order of keys, from *start*, while the keys begin with *prefix*."""
+        with self._txn.cursor(self._handles[table]) as cursor:
+            if not cursor.set_range(max(start, prefix)):
+                return
+            for key_view, stored in cursor:
+                key = bytes(key_view)
+                if not key.startswith(prefix):
+                    return
+                yield key, self._checked(table, key, stored)
+
+    def keys_backwards(self, table: bytes, prefix: bytes) -> Iterator[bytes]:
+        """Yield the keys that begin with *prefix*, the last first."""
+        with self._txn.cursor(self._handles[table]) as cursor:
+            # No key of ours ends in as many 0xff bytes, so this is just behind the last one.
+            found = cursor.prev() if cursor.set_range(prefix + b"\xff" * 16) else cursor.last()
+            while found and bytes(cursor.key()).startswith(prefix):
+                yield bytes(cursor.key())
+                found = cursor.prev()
+
+    def count(self, table: bytes) -> int:
+        """Return the number of records in *table*."""
+        return self._txn.stat(self._handles[table])["entries"]
+
+    def counter(self, name: str) -> int:
+        """Return the next id that *name* would give out: all below it, from FIRST_ID, were given."""
+        value = self.get(b"head", b"next " + name.encode())
+        return FIRST_ID if value is None else key_id(value)
+
+    def _checked(self, table: bytes, key: bytes, stored: memoryview) -> bytes:
+        value = bytes(stored[:-_GUARD_BYTES])
+        if stored[-_GUARD_BYTES:] != guard(table, key, value):
+            raise CorruptionError(
+                f"{table.decode()} {key.hex()}", self._where, "the guard written with it", "other bytes"
+            )
+        return value
+
+
+class Writing(Reading):
+    """The one write transaction: everything in it becomes visible and durable together, or not at all."""
+
+    __slots__ = ()
+
+    def put(self, table: bytes, key: bytes, value: bytes, *, append: bool = False) -> None:
+        """Store *value*; with *append*, *key* is greater than all others in *table* (faster, denser)."""
+        stored = value + guard(table, key, value)
+        if not self._txn.put(key, stored, db=self._handles[table], append=append):
+            raise AssertionError(f"{table!r} {key!r} is not behind the last key")
+
+    def delete(self, table: bytes, key: bytes) -> None:
+        """Remove *key*, if it is there."""
+        self._txn.delete(key, db=self._handles[table])
+
+    def set_counter(self, name: str, value: int) -> None:
+        """Say that every id below *value* was given out."""
+        self.put(b"head", b"next " + name.encode(), id_key(value))
+
+    def take_id(self, name: str) -> int:
+        """Return a new id of the counter *name*, never given out before."""
+        number = self.counter(name)
+        self.set_counter(name, number + 1)
+        return number
+
+
+class Database:
+    """The open environment of one repository in this process."""
+
+    def __init__(self, env: lmdb.Environment, handles: dict[bytes, lmdb._Database], path: Path) -> None:
+        """Use Database.open: a second environment on one file in one process breaks LMDB's locks."""
+        self._env, self._handles, self.path = env, handles, path
+        self._key = (0, 0, 0)
+        self._users = 1
+
+    @classmethod
+    def create(cls, path: Path, *, map_bytes: int = MAP_BYTES) -> Database:
+        """Make an empty index in the directory *path* and open it."""
+        path.mkdir(mode=0o700, exist_ok=True)
+        return cls._open(path, map_bytes, create=True)
+
+    @classmethod
+    def open(cls, path: Path, *, map_bytes: int = MAP_BYTES) -> Database:
+        """Open the index in the directory *path*; the same object again if this process has it open.
+
+        Raises:
+            FormatError: no index there, or one that LMDB or this program can't read.
+            FsviewError: the lock file can't be written by this user.
+        """
+        return cls._open(path, map_bytes, create=False)
+
+    @classmethod
+    def _open(cls, path: Path, map_bytes: int, *, create: bool) -> Database:
+        status = path.stat()
+        key = (os.getpid(), status.st_dev, status.st_ino)
+        if key in _open:
+            _open[key]._users += 1
+            return _open[key]
+        data, lock = path / "data.mdb", path / "lock.mdb"
+        if not create and not data.exists():
+            raise FormatError(f"{path} has no data.mdb: this is no fsview repository, or its index was removed")
+        writable = create or os.access(data, os.W_OK)
+        if not create and not os.access(lock if lock.exists() else path, os.W_OK):
+            raise FsviewError(
+                f"{lock} can't be written: readers, too, register in it; "
+                f"let your group write it (chmod g+w), or run fsview as the owner of the repository"
+            )
+        try:
+            env = lmdb.open(
+                str(path), map_size=map_bytes, readonly=not writable, max_dbs=len(DATABASES), max_readers=_READERS_MAX,
+                mode=0o600, create=create,
+            )  # fmt: skip
+            handles = {name: env.open_db(name, create=create) for name in DATABASES}
+        except lmdb.Error as error:
+            raise _translated(error, path) from error
+        database = cls(env, handles, path)
+        database._key = key
+        _open[key] = database
+        return database
+
+    def close(self) -> None:
+        """Give the environment back; the last user closes it."""
+        self._users -= 1
+        if self._users == 0:
+            _open.pop(self._key, None)
+            self._env.close()
+
+    @contextmanager
+    def reading(self) -> Iterator[Reading]:
+        """Look at the index as it is now. Keep it short: what is deleted meanwhile can't be reused."""
+        try:
+            txn = self._begin_read()
+        except lmdb.MapResizedError:  # another process made the map larger
+            self._env.set_mapsize(0)
+            txn = self._begin_read()
+        try:
+            yield Reading(txn, self._handles, str(self.path))
+        except lmdb.Error as error:
+            raise _translated(error, self.path) from error
+        finally:
+            txn.abort()
+
+    def write(self, body: Callable[[Writing], Result]) -> Result:
+        """Run *body* in the write transaction and commit it: LMDB's switch of its meta page is the atomic step.
+
+        *body* may be run again from the start when the map has to grow, so its effects outside must bear that.
+        This thread must hold no read transaction.
+        """
+        while True:
+            try:
+                # A reader that was killed holds pages for good, and the file grows without bound, until it is cleared.
+                self._env.reader_check()
+                with self._env.begin(write=True, buffers=True) as txn:
+                    return body(Writing(txn, self._handles, str(self.path)))
+            except lmdb.MapFullError:
+                self._env.set_mapsize(2 * self._env.info()["map_size"])
+            except lmdb.MapResizedError:
+                self._env.set_mapsize(0)
+            except lmdb.Error as error:
+                raise _translated(error, self.path) from error
+
+    def _begin_read(self) -> lmdb.Transaction[memoryview]:
+        return self._env.begin(buffers=True)
+
+
+def _translated(error: lmdb.Error, path: Path) -> Exception:
+    """Return what *error* means to a user."""
+    text = str(error)
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS):
+        if os.strerror(number) in text:
+            return OSError(number, os.strerror(number), str(path / "data.mdb"))
+    if isinstance(error, (lmdb.VersionMismatchError, lmdb.InvalidError)):
+        return FormatError(f"{path / 'data.mdb'} is not an index that this program can read: {text}")
+    if isinstance(error, (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.PanicError, lmdb.NotFoundError)):
+        return CorruptionError("the index", str(path / "data.mdb"), "sound pages", text)
+    if isinstance(error, lmdb.ReadonlyError):
+        return FsviewError(f"{path / 'data.mdb'} can't be written by this user: {text}")
+    return FsviewError(f"{path / 'data.mdb'}: {text}")

@@ -1,0 +1,130 @@
+"""Refs: names that move from commit to commit, and the log of their moves.
+
+A name is components of letters, digits, "_", "-" and "." joined by "/", as OSTree has it; a remote's ref is stored as
+remote:name. No ref is a prefix directory of another. Each ref, and each directory of refs, has an id that is never
+given out again: the view numbers its directories with it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from store.database import Reading, Writing
+from store.errors import ConflictError, InvalidNameError, NotFoundError
+from store.schema import CommitNumber, RefId, ReflogRecord, RefName, RefRecord, id_key, key_id, pair_key
+
+NAME_BYTES_MAX: Final = 500  # LMDB's keys have 511
+_NAME = re.compile(r"[\w][-._\w]*(/[\w][-._\w]*)*")
+_CHECKSUM = re.compile(r"[0-9a-f]{64}")
+
+
+def check_ref_name(name: str) -> None:
+    """Refuse what OSTree refuses.
+
+    Raises:
+        InvalidNameError: not a ref name, or one that looks like a checksum.
+    """
+    remote, colon, local = name.rpartition(":")
+    if colon and not (_NAME.fullmatch(remote) and "/" not in remote):
+        raise InvalidNameError(f"{remote!r} is not the name of a remote: letters, digits, '_', '-' and '.'")
+    if not _NAME.fullmatch(local):
+        raise InvalidNameError(
+            f"{name!r} is not a ref name: use letters, digits, '_', '-' and '.' in components joined by '/', "
+            f"none of which begins with '-' or '.' (such as debian/12/amd64/base)"
+        )
+    if _CHECKSUM.fullmatch(local):
+        raise InvalidNameError(f"{name!r} looks like a checksum; a ref can't be named so")
+    if len(name.encode()) > NAME_BYTES_MAX or any(len(part.encode()) > 255 for part in local.split("/")):
+        raise InvalidNameError(f"the ref name {name[:40]!r}… is too long: {NAME_BYTES_MAX} bytes, 255 a component")
+
+
+def find_ref(reading: Reading, name: str) -> RefRecord | None:
+    """Return where *name* points, or None."""
+    value = reading.get(b"ref", name.encode()) if 0 < len(name.encode()) <= NAME_BYTES_MAX else None
+    return None if value is None else RefRecord.unpack(value)
+
+
+def list_refs(reading: Reading, prefix: str = "") -> Iterator[tuple[str, RefRecord]]:
+    """Yield the refs whose name is *prefix* or lies below it, by name; all without a prefix."""
+    directory = prefix.rstrip("/")
+    for key, value in reading.items(b"ref", prefix=directory.encode()):
+        name = key.decode()
+        if not directory or name == directory or name.startswith((directory + "/", directory + ":")):
+            yield name, RefRecord.unpack(value)
+
+
+def reflog(reading: Reading, ref_id: RefId) -> Iterator[ReflogRecord]:
+    """Yield the moves of a ref, the newest first."""
+    for key in reading.keys_backwards(b"reflog", id_key(ref_id)):
+        yield ReflogRecord.unpack(reading.need(b"reflog", key))
+
+
+ANYTHING: Final = CommitNumber(-1)
+
+
+def set_ref(
+    writing: Writing,
+    name: str,
+    new: CommitNumber | None,
+    *,
+    time_s: int,
+    message: str,
+    expected: CommitNumber | None = ANYTHING,
+) -> None:
+    """Point *name* at commit *new*, or delete it (None), and log it; part of the caller's transaction.
+
+    Raises:
+        InvalidNameError: not a ref name, or it would be a prefix of another ref, or below one.
+        ConflictError: the ref is not where *expected* says (None: it must not exist).
+        NotFoundError: it is to be deleted, but is not there.
+    """
+    check_ref_name(name)
+    current = find_ref(writing, name)
+    old = current.commit if current else None
+    if expected not in (ANYTHING, old):
+        raise ConflictError(f"the ref {name} was moved by another process meanwhile; try again")
+    if new is None:
+        if current is None:
+            raise NotFoundError(f"there is no ref {name}")
+        _delete(writing, name, current.ref_id)
+        ref_id = current.ref_id
+    else:
+        ref_id = current.ref_id if current else _create(writing, name)
+        writing.put(b"ref", name.encode(), RefRecord(ref_id, new).pack())
+    sequence = writing.take_id("reflog")
+    writing.put(b"reflog", pair_key(ref_id, sequence), ReflogRecord(old, new, time_s, message).pack())
+
+
+def _prefixes(name: str) -> list[str]:
+    """Return the directories that *name* lies in, the outermost first; of a remote's ref, with the remote."""
+    parts = name.split("/")
+    return ["/".join(parts[:count]) for count in range(1, len(parts))]
+
+
+def _create(writing: Writing, name: str) -> RefId:
+    if writing.get(b"refdir", name.encode()) is not None:
+        below = next(list_refs(writing, name))[0]
+        raise InvalidNameError(f"{name} can't be a ref, as it is a directory of refs ({below}); choose another name")
+    for prefix in _prefixes(name):
+        if find_ref(writing, prefix) is not None:
+            raise InvalidNameError(f"{name} can't be a ref, as {prefix} is one; choose another name, or delete that")
+        if writing.get(b"refdir", prefix.encode()) is None:
+            directory_id = RefId(writing.take_id("ref"))
+            writing.put(b"refdir", prefix.encode(), id_key(directory_id))
+            writing.put(b"refid", id_key(directory_id), RefName(True, True, prefix.encode()).pack())
+    ref_id = RefId(writing.take_id("ref"))
+    writing.put(b"refid", id_key(ref_id), RefName(False, True, name.encode()).pack())
+    return ref_id
+
+
+def _delete(writing: Writing, name: str, ref_id: RefId) -> None:
+    writing.delete(b"ref", name.encode())
+    writing.put(b"refid", id_key(ref_id), RefName(False, False, name.encode()).pack())
+    for prefix in reversed(_prefixes(name)):
+        if next(list_refs(writing, prefix), None) is not None:
+            return
+        directory_id = key_id(writing.need(b"refdir", prefix.encode()))
+        writing.delete(b"refdir", prefix.encode())
+        writing.put(b"refid", id_key(directory_id), RefName(True, False, prefix.encode()).pack())

@@ -1,0 +1,190 @@
+"""A repository on disk: where its parts are, its settings, its lock.
+
+    REPO/fsview.toml    format = 1, mtime = "first-seen" | "zero"; written last when a repository is made
+    REPO/index/         store/database.py
+    REPO/objects/       loose contents: objects/ab/cd…, 2 and 62 hex digits of the file object's checksum
+    REPO/tmp/           staging of commits under way (store/staging.py)
+    REPO/lock           shared by writers and by whoever reads many objects; exclusive for who deletes them
+
+A directory is a repository from the moment that fsview.toml is renamed into place: the atomic step of `init`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import struct
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from store.database import Database, Writing
+from store.errors import FormatError, FsviewError, NotFoundError
+from store.objects import Checksum
+from store.schema import FORMAT_VERSION, KNOWN_INCOMPATIBLE, KNOWN_RO_COMPATIBLE, FormatRecord
+
+SETTINGS_FILE: Final = "fsview.toml"
+MTIME_RULES: Final = ("first-seen", "zero")
+_SECRET_BYTES: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What fsview.toml says."""
+
+    format: int = FORMAT_VERSION
+    mtime: str = "first-seen"
+
+    def to_toml(self) -> str:
+        """Return the file's text."""
+        return (
+            "# An fsview repository. 'fsview doctor REPO' checks it.\n"
+            f"format = {self.format}\n\n"
+            '# Times of files in views, checkouts and deployments: "first-seen" (that of the source when a file\n'
+            '# was first committed here) or "zero" (as OSTree). Chosen when the repository is made.\n'
+            f'mtime = "{self.mtime}"\n'
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> Settings:
+        """Parse the file at *path*.
+
+        Raises:
+            FormatError: not TOML, a newer format, or a value that is not valid.
+        """
+        try:
+            values = tomllib.loads(path.read_text("utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise FormatError(f"{path}: {error}; correct the file by hand") from error
+        version = values.get("format")
+        if not isinstance(version, int) or version < 1:
+            raise FormatError(f"{path}: 'format' must be a number from 1, not {version!r}")
+        if version > FORMAT_VERSION:
+            raise FormatError(
+                f"{path}: the repository has format {version}, but this fsview knows formats up to "
+                f"{FORMAT_VERSION}; use a newer fsview"
+            )
+        mtime = values.get("mtime", "first-seen")
+        if mtime not in MTIME_RULES:
+            raise FormatError(f"{path}: 'mtime' must be one of {', '.join(MTIME_RULES)}, not {mtime!r}")
+        return cls(version, mtime)
+
+
+class Repository:
+    """An open repository. Use as a context manager, or close it."""
+
+    def __init__(self, path: Path, settings: Settings, database: Database) -> None:
+        """Use Repository.create or Repository.open."""
+        self.path, self.settings, self.database = path, settings, database
+        with database.reading() as reading:
+            self._check_features(FormatRecord.unpack(reading.need(b"head", b"format")))
+            self.secret = reading.need(b"head", b"secret")
+
+    @classmethod
+    def create(cls, path: Path, *, mtime: str = "first-seen") -> Repository:
+        """Make a repository at *path*, which must not exist, be empty, or be an earlier `init` that was killed.
+
+        Raises:
+            FsviewError: there is a repository, or something else, already.
+        """
+        if (path / SETTINGS_FILE).exists():
+            raise FsviewError(f"{path} is a repository already; nothing was changed")
+        path.mkdir(parents=True, exist_ok=True)
+        foreign = {entry.name for entry in path.iterdir()} - {"index", "objects", "tmp", "lock", SETTINGS_FILE + ".tmp"}
+        if foreign:
+            raise FsviewError(
+                f"{path} is not empty (it has {min(foreign)!r}); name a new or an empty directory for the repository"
+            )
+        for name in ("objects", "tmp"):
+            (path / name).mkdir(exist_ok=True)
+        (path / "tmp").chmod(0o700)
+        settings = Settings(mtime=mtime)
+        database = Database.create(path / "index")
+        database.write(_initialise)
+        _write_durably(path / SETTINGS_FILE, settings.to_toml())
+        return cls(path, settings, database)
+
+    @classmethod
+    def open(cls, path: Path) -> Repository:
+        """Open the repository at *path*.
+
+        Raises:
+            NotFoundError: there is none.
+            FormatError: it is of a newer format, or damaged beyond opening.
+        """
+        if not (path / SETTINGS_FILE).is_file():
+            raise NotFoundError(
+                f"{path} is not an fsview repository (it has no {SETTINGS_FILE}); make one with 'fsview init {path}'"
+            )
+        settings = Settings.load(path / SETTINGS_FILE)
+        if not (path / "index").is_dir():
+            raise FormatError(f"{path} has no index/: the repository is damaged; restore index/ from a copy")
+        return cls(path, settings, Database.open(path / "index"))
+
+    def close(self) -> None:
+        """Close the index."""
+        self.database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def loose_path(self, checksum: Checksum) -> Path:
+        """Return where the contents of this file object are, if they are loose."""
+        name = checksum.hex()
+        return self.path / "objects" / name[:2] / name[2:]
+
+    @contextmanager
+    def lock(self, *, exclusive: bool = False) -> Iterator[None]:
+        """Hold the repository's lock: shared while objects are added or many read, exclusive to delete any.
+
+        An open-file-description lock, so that it excludes other threads too and ends with the process.
+        """
+        descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        kind = fcntl.F_WRLCK if exclusive else fcntl.F_RDLCK
+        try:
+            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLKW, struct.pack("hhqqi", kind, os.SEEK_SET, 0, 0, 0))
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _check_features(self, record: FormatRecord) -> None:
+        unknown = (record.ro_compatible & ~KNOWN_RO_COMPATIBLE) | (record.incompatible & ~KNOWN_INCOMPATIBLE)
+        if record.version > FORMAT_VERSION or unknown:
+            self.database.close()
+            raise FormatError(
+                f"{self.path}: the index has format {record.version} with feature bits {unknown:#x} that this fsview "
+                f"(format {FORMAT_VERSION}) does not know; use a newer fsview"
+            )
+
+
+def _initialise(writing: Writing) -> None:
+    if writing.get(b"head", b"format") is None:
+        writing.put(b"head", b"format", FormatRecord(FORMAT_VERSION, 0, 0, 0).pack())
+        writing.put(b"head", b"secret", secrets.token_bytes(_SECRET_BYTES))
+
+
+def _write_durably(path: Path, text: str) -> None:
+    """Write a small file so that after a power failure it is there whole, or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in the directory *path* durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
