@@ -1,0 +1,45 @@
+# fsview: every target sets up what it needs; see `make help`.
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-run demo test torture lint bench man clean
+
+VENV  := .venv
+BIN   := $(VENV)/bin
+TREES ?= $(or $(FSVIEW_TREES),build/trees)
+SHELL_SCRIPTS := .ci/run .ci/setup $(wildcard examples/*.sh tests/bench/*.sh)
+
+help:  ## show this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup:  ## Debian packages and .venv for working on fsview (quiet when there is nothing to do)
+	@.ci/setup dev
+
+setup-run:  ## the same, but only what running fsview needs
+	@.ci/setup run
+
+demo: setup-run  ## two releases of Django, compared through a mount
+	@PATH="$(CURDIR)/$(BIN):$$PATH" examples/demo.sh
+
+test: setup  ## all tests but the torture
+	@$(BIN)/python -m pytest
+
+torture: setup  ## kill it, fill the disk, flip its bits: takes long
+	@$(BIN)/python -m pytest -m torture
+
+lint: setup  ## ruff, mypy, and the syntax of the shell scripts
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet . || { $(BIN)/ruff format --check .; exit 1; }
+	@$(BIN)/mypy
+	@for script in $(SHELL_SCRIPTS); do bash -n $$script || exit 1; done
+
+bench: setup  ## build two Debian trees (root), then print the table of ratios
+	@FSVIEW_TREES="$(TREES)" tests/bench/trees.sh debian-12-base debian-12-dev
+	@FSVIEW_TREES="$(TREES)" PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.bench
+
+man: setup  ## man pages, from the help texts, in build/man
+	@mkdir -p build/man
+	@$(BIN)/click-man --target build/man fsview
+	@echo "man pages are in build/man; read one with: man -l build/man/fsview.1"
+
+clean:  ## remove .venv, build/ and caches
+	@rm -rf --one-file-system $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
