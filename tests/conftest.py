@@ -1,0 +1,129 @@
+"""Fixtures for every room of tests/.
+
+leak_guard     (autouse) after each test no process and no mount of it is left; umask and directory are restored
+repo_path      where a test's repository goes (not created)
+run_fsview     the real command line as a subprocess; fails unless the exit status is the expected one
+make_repo      an initialised repository
+mount_view     a repository mounted for the length of the test
+tree_factory   trees on disk from a spec of tests.trees
+debian_tree    a real Debian 12 root tree, built once (root and network)
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import subprocess
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from tests.leaks import TOKEN_NAME, LeakGuard
+from tests.running import PROJECT, RunFsview, run_cli
+from tests.trees import Spec, build_tree
+
+settings.register_profile("fsview", deadline=None, print_blob=True)
+settings.load_profile("fsview")
+
+TreeFactory = Callable[..., Path]  # (spec: Spec | None = None, name: str | None = None) -> Path
+MountView = Callable[..., Path]  # (repo: Path, *options: str) -> Path
+
+
+@pytest.fixture(scope="session")
+def _run_guard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LeakGuard]:
+    os.environ[TOKEN_NAME] = uuid.uuid4().hex
+    guard = LeakGuard(tmp_path_factory.getbasetemp(), os.environ[TOKEN_NAME])
+    before = guard.survey()
+    yield guard
+    left = guard.sweep(before)
+    if left:
+        pytest.fail("left behind by this run (ended now):\n  " + "\n  ".join(left), pytrace=False)
+
+
+@pytest.fixture(autouse=True)
+def leak_guard(_run_guard: LeakGuard) -> Iterator[LeakGuard]:
+    """Fail a test that leaves a process or a mount behind; end them first. Restore umask and directory."""
+    before, directory, umask = _run_guard.survey(), os.getcwd(), _current_umask()
+    yield _run_guard
+    os.chdir(directory)
+    os.umask(umask)
+    left = _run_guard.sweep(before)
+    if left:
+        pytest.fail("this test left behind (ended now):\n  " + "\n  ".join(left), pytrace=False)
+
+
+def _current_umask() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1], 8) for line in lines if line.startswith("Umask:"))
+
+
+@pytest.fixture
+def repo_path(tmp_path: Path) -> Path:
+    """Return the path where this test's repository goes; nothing is there yet."""
+    return tmp_path / "repo"
+
+
+@pytest.fixture
+def run_fsview(tmp_path: Path) -> RunFsview:
+    """Return `tests.running.run_cli` with this test's directory as home and working directory."""
+    return functools.partial(run_cli, tmp_path)
+
+
+@pytest.fixture
+def make_repo(run_fsview: RunFsview, tmp_path: Path) -> Callable[..., Path]:
+    """Return a function: (name="repo", *options) -> the path of a new repository, made by `fsview init`."""
+
+    def make(name: str = "repo", *options: str) -> Path:
+        run_fsview("init", *options, tmp_path / name)
+        return tmp_path / name
+
+    return make
+
+
+@pytest.fixture
+def mount_view(run_fsview: RunFsview, tmp_path: Path) -> Iterator[MountView]:
+    """Return a function: (repo, *options) -> the mount point; unmounted by `fsview umount` at the end."""
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        pytest.skip("/dev/fuse is missing or may not be used here")
+    mounts: list[Path] = []
+
+    def mount(repo: Path, *options: str) -> Path:
+        point = tmp_path / f"mnt{len(mounts) or ''}"
+        point.mkdir()
+        run_fsview("mount", *options, repo, point)
+        mounts.append(point)
+        return point
+
+    yield mount
+    for point in reversed(mounts):
+        if os.path.ismount(point):  # the test may have unmounted it
+            run_fsview("umount", point)
+
+
+@pytest.fixture
+def tree_factory(tmp_path: Path) -> TreeFactory:
+    """Return a function: (spec=None, name=None) -> a new tree below tmp_path; None is everything in one tree."""
+    count = 0
+
+    def make(spec: Spec | None = None, name: str | None = None) -> Path:
+        nonlocal count
+        count += 1
+        return build_tree(tmp_path / (name or f"tree{count}"), spec)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def debian_tree() -> Path:
+    """Return a Debian 12 minbase root tree (about 8,000 entries), built by tests/bench/trees.sh if it is not there."""
+    trees = Path(os.environ.get("FSVIEW_TREES", PROJECT / "build" / "trees"))
+    tree = trees / "debian-12-base"
+    if not (trees / "debian-12-base.done").exists():
+        if os.geteuid() != 0:
+            pytest.skip("building a Debian tree takes root")
+        environment = os.environ | {"FSVIEW_TREES": str(trees)}
+        subprocess.run([PROJECT / "tests/bench/trees.sh", "debian-12-base"], env=environment, check=True)
+    return tree
