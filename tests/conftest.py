@@ -118,7 +118,7 @@ def tree_factory(tmp_path: Path) -> TreeFactory:
 
 @pytest.fixture(scope="session")
 def debian_tree() -> Path:
-    """Return a Debian 12 minbase root tree (about 8,000 entries), built by tests/bench/trees.sh if it is not there."""
+    """Return a Debian 12 minbase root tree (about 6,700 entries), built by tests/bench/trees.sh if it is not there."""
     trees = Path(os.environ.get("FSVIEW_TREES", PROJECT / "build" / "trees"))
     tree = trees / "debian-12-base"
     if not (trees / "debian-12-base.done").exists():
