@@ -1,0 +1,273 @@
+"""The command line: the table of commands, what they share, and the only place that shows errors and exits.
+
+A command is a library function first and a thin click command below it, called <verb>_command, in the module that
+COMMANDS names. It is imported when it is called, so that `fsview log` starts quickly. Results go to stdout, talk to
+stderr. A command that fails raises (store/errors.py); one that ran but found nothing, as grep, calls `ctx.exit(1)`.
+
+    @click.command("ls", epilog=EXAMPLES)
+    @click.argument("revision", type=REVISION)
+    @repository_option
+    def ls_command(repository: Repository, revision: str) -> None:
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar
+
+import click
+
+from store.errors import FsviewError, NotFoundError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+    from store.repository import Repository
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+COMMANDS: Final = {  # name: (module:attribute, what it does)
+    "init": ("tools.init:init_command", "Make a repository."),
+    "commit": ("tools.commit:commit_command", "Store a directory or an archive as a commit."),
+    "log": ("tools.log:log_command", "Show the commits that led to a revision."),
+    "show": ("tools.show:show_command", "Show one commit, or one object in it, in full."),
+    "ls": ("tools.ls:ls_command", "List what is in a commit."),
+    "cat": ("tools.cat:cat_command", "Write files of a commit to standard output."),
+    "diff": ("tools.diff:diff_command", "Show what differs between two revisions."),
+    "grep": ("tools.grep:grep_command", "Search the files of commits for a pattern."),
+    "refs": ("tools.refs:refs_command", "List, make, move and delete refs; show their log."),
+    "tag": ("tools.refs:tag_command", "Name a commit for good."),
+    "rev-parse": ("tools.refs:rev_parse_command", "Print the checksums that revisions stand for."),
+    "checkout": ("tools.checkout:checkout_command", "Write a commit, or a part of it, to a directory."),
+    "mount": ("tools.mount:mount_command", "Show all commits and refs as read-only directories."),
+    "umount": ("tools.mount:umount_command", "End a mount."),
+    "fsck": ("tools.fsck:fsck_command", "Check everything that is stored."),
+    "debug": ("tools.debug:debug_command", "Print any record, node number or object as text."),
+    "doctor": ("tools.doctor:doctor_command", "Say what this machine lacks, and what would mend it."),
+    "completion": ("tools.completion:completion_command", "Print the script that completes fsview in your shell."),
+}
+CONTEXT: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+REPOSITORY_VARIABLE: Final = "FSVIEW_REPO"
+_INTERRUPTED, _PIPE_CLOSED = 128 + 2, 128 + 13  # as a shell reports SIGINT and SIGPIPE
+
+
+def main() -> None:
+    """Run the command line of this process and exit."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run `fsview ARGUMENTS`; return its exit status, having told what went wrong."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        status = fsview_command.main(list(arguments), prog_name="fsview", standalone_mode=False)
+        return status if isinstance(status, int) else 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return _INTERRUPTED
+    except FsviewError as error:
+        _complain(str(error))
+        return error.exit_status
+    except OSError as error:
+        _complain(_system_text(error))
+        return 1
+
+
+def _complain(text: str) -> None:
+    print(f"fsview: {text}", file=sys.stderr)
+
+
+def _system_text(error: OSError) -> str:
+    names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))]
+    return ": ".join([" -> ".join(names)] * bool(names) + [error.strerror or str(error)])
+
+
+class _Group(click.Group):
+    """The commands of the table, each imported when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        target, summary = COMMANDS[cmd_name]
+        module, _, attribute = target.partition(":")
+        command = getattr(import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        command.short_help = summary
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
+            from difflib import get_close_matches
+
+            near = "".join(f"; did you mean {name}?" for name in get_close_matches(args[0], COMMANDS, 1))
+            ctx.fail(f"there is no command {args[0]!r}{near}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        items = [CompletionItem(name, help=help) for name, (_, help) in COMMANDS.items() if name.startswith(incomplete)]
+        return items + click.Command.shell_complete(self, ctx, incomplete)
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command and see its output off, so that neither click nor the interpreter meets a closed pipe."""
+        try:
+            result = super().invoke(ctx)
+            _flush_output()
+            return result
+        except BrokenPipeError:
+            _drop_output()
+            ctx.exit(_PIPE_CLOSED)
+        except click.exceptions.Exit:
+            _flush_output()
+            raise
+
+
+def _flush_output() -> None:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _drop_output()
+        raise OSError(error.errno, error.strerror, "standard output") from error
+
+
+def _drop_output() -> None:
+    """Send what is still in the buffer nowhere, lest the interpreter try again when it ends."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
+
+
+def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            click.echo(f"fsview {version('fsview')}")
+        except PackageNotFoundError:
+            click.echo("fsview, from a checkout that is not installed")
+        ctx.exit()
+
+
+_REPO_OPTION = click.option(
+    "--repo",
+    metavar="REPO",
+    envvar=REPOSITORY_VARIABLE,
+    type=click.Path(path_type=Path),
+    help=f"The repository; else {REPOSITORY_VARIABLE}, else the current directory.",
+)
+
+
+def repository_option(
+    function: Callable[Concatenate[Repository, Parameters], Result],
+) -> Callable[Parameters, Result]:
+    """Give *function* the open repository of --repo as its first argument; it is closed when the command ends."""
+
+    @_REPO_OPTION
+    @functools.wraps(function)
+    def with_repository(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        from store.repository import Repository
+
+        ctx = click.get_current_context()
+        given = kwargs.pop("repo")
+        assert given is None or isinstance(given, Path)
+        repository = ctx.with_resource(Repository.open(find_repository(given or _outer_repo(ctx))))
+        return function(repository, *args, **kwargs)
+
+    return with_repository
+
+
+def _outer_repo(ctx: click.Context) -> Path | None:
+    """Return the --repo that stands before the command: `fsview --repo REPO log`."""
+    path = ctx.find_root().params.get("repo")
+    return path if isinstance(path, Path) else None
+
+
+def find_repository(given: Path | None) -> Path:
+    """Return the path of the repository: the one that was named, else the current directory if it is one.
+
+    Raises:
+        NotFoundError: none was named, and this directory is none.
+    """
+    from store.repository import SETTINGS_FILE
+
+    if given is None and not Path(SETTINGS_FILE).is_file():
+        raise NotFoundError(
+            f"no repository was named; use --repo REPO, set {REPOSITORY_VARIABLE}, or change into the repository"
+        )
+    return given or Path()
+
+
+class RevisionType(click.ParamType[str]):
+    """A revision, or a revision and a path; completes refs."""
+
+    name = "revision"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Return the refs that begin with *incomplete*; none where anything is wrong."""
+        from click.shell_completion import CompletionItem
+
+        try:
+            from store.refs import list_refs
+            from store.repository import Repository
+
+            given = ctx.params.get("repo") or _outer_repo(ctx)
+            with Repository.open(find_repository(given)) as repository, repository.database.reading() as reading:
+                names = [name for name, _ in list_refs(reading)]
+        except (FsviewError, OSError):
+            return []
+        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+REVISION: Final = RevisionType()
+
+
+class PathsCommand(click.Command):
+    """A command that takes what stands behind "--" as paths, though there are fewer arguments before it than could be.
+
+    They are in `ctx.meta[PATHS]`, a tuple of strings.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take "--" and what follows out of *args*."""
+        at = args.index("--") if "--" in args else len(args)
+        ctx.meta[PATHS] = tuple(args[at + 1 :])
+        return super().parse_args(ctx, args[:at])
+
+
+PATHS: Final = "fsview.paths"
+
+
+@click.group("fsview", cls=_Group, context_settings=CONTEXT)
+@_REPO_OPTION
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show it.")
+def fsview_command(repo: Path | None) -> None:
+    """Whole directory trees as commits, and every commit as a read-only directory.
+
+    A commit is the state of a directory tree, with its parent, a subject and a time. A ref (debian/12/amd64/base) is
+    a name that moves from commit to commit. A revision is any name of a commit: a ref, a checksum or its beginning,
+    REV^, REV~2, REF@{1}, REF@{2026-11-01}; REV:/path is what is at /path in it.
+
+    'fsview COMMAND --help' tells more, with examples.
+    """
