@@ -36,9 +36,8 @@ bench: setup  ## build two Debian trees (root), then print the table of ratios
 	@FSVIEW_TREES="$(TREES)" PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.bench
 
 man: setup  ## man pages, from the help texts, in build/man
-	@mkdir -p build/man
-	@$(BIN)/click-man --target build/man fsview
-	@echo "man pages are in build/man; read one with: man -l build/man/fsview.1"
+	@$(BIN)/python .ci/man.py build/man
+	@echo "read one with: man -l build/man/fsview.1"
 
 clean:  ## remove .venv, build/ and caches
 	@rm -rf --one-file-system $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
