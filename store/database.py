@@ -30,7 +30,17 @@ _READERS_MAX: Final = 1024
 _GUARD_BYTES: Final = 8
 _SEEDS: Final = {name: xxh3_64_intdigest(name) for name in DATABASES}
 
-_open: dict[tuple[int, int, int], Database] = {}  # (process, device, inode) -> environment
+_open: dict[tuple[int, int], Database] = {}  # (device, inode) -> environment
+
+
+def _drop_inherited() -> None:
+    """Close what a forked child inherited: LMDB's locks and reader slots belong to the parent."""
+    for database in _open.values():
+        database._env.close()
+    _open.clear()
+
+
+os.register_at_fork(after_in_child=_drop_inherited)
 
 
 def guard(table: bytes, key: bytes, value: bytes | memoryview) -> bytes:
@@ -136,7 +146,7 @@ class Database:
     def __init__(self, env: lmdb.Environment, handles: dict[bytes, lmdb._Database], path: Path) -> None:
         """Use Database.open: a second environment on one file in one process breaks LMDB's locks."""
         self._env, self._handles, self.path = env, handles, path
-        self._key = (0, 0, 0)
+        self._key = (0, 0)
         self._users = 1
 
     @classmethod
@@ -158,7 +168,7 @@ class Database:
     @classmethod
     def _open(cls, path: Path, map_bytes: int, *, create: bool) -> Database:
         status = path.stat()
-        key = (os.getpid(), status.st_dev, status.st_ino)
+        key = (status.st_dev, status.st_ino)
         if key in _open:
             _open[key]._users += 1
             return _open[key]

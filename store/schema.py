@@ -12,7 +12,7 @@ keys sort by number. Ids are dense, begin at FIRST_ID and are never given out tw
     database  key                              value
     head      name                             b"format", b"secret", counters
     object    type u8, checksum 32             id u64: file id, tree id, meta id or commit number, by type
-    file      file id                          FileRecord: checksum, size, mtime, where the bytes are, OSTree's file header
+    file      file id                          FileRecord: checksum, size, mtime, storage, OSTree's file header
     content   file id                          the bytes of a small file
     blocks    file id, group u32               XXH3-64 of each block of a loose file, BLOCKS_PER_GROUP of them a record
     dirtree   tree id                          TreeRecord: checksum, mtime, counts, OSTree's dirtree
@@ -158,7 +158,7 @@ class FileRecord:
     def unpack(cls, data: bytes) -> FileRecord:
         """Parse a stored value."""
         checksum, size, mtime_ns, storage = cls._STRUCT.unpack_from(data)
-        return cls(checksum, size, mtime_ns, Storage(storage), bytes(data[cls._STRUCT.size :]))
+        return cls(checksum, size, mtime_ns, Storage(storage), data[cls._STRUCT.size :])
 
     @property
     def owner_mode(self) -> tuple[int, int, int]:
@@ -201,7 +201,8 @@ class TreeRecord:
     @classmethod
     def unpack(cls, data: bytes) -> TreeRecord:
         """Parse a stored value."""
-        return cls(*cls._STRUCT.unpack_from(data), bytes(data[cls._STRUCT.size :]))
+        checksum, mtime_ns, directories, entries = cls._STRUCT.unpack_from(data)
+        return cls(checksum, mtime_ns, directories, entries, data[cls._STRUCT.size :])
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +219,7 @@ class MetaRecord:
     @classmethod
     def unpack(cls, data: bytes) -> MetaRecord:
         """Parse a stored value."""
-        return cls(Checksum(bytes(data[:32])), bytes(data[32:]))
+        return cls(Checksum(data[:32]), data[32:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,14 +237,13 @@ class CommitRecord:
 
     def pack(self) -> bytes:
         """Return the value as stored."""
-        return (
-            self._STRUCT.pack(self.checksum, self.tree_id, self.meta_id, self.directories, self.entries) + self.raw
-        )
+        return self._STRUCT.pack(self.checksum, self.tree_id, self.meta_id, self.directories, self.entries) + self.raw
 
     @classmethod
     def unpack(cls, data: bytes) -> CommitRecord:
         """Parse a stored value."""
-        return cls(*cls._STRUCT.unpack_from(data), bytes(data[cls._STRUCT.size :]))
+        checksum, tree_id, meta_id, directories, entries = cls._STRUCT.unpack_from(data)
+        return cls(checksum, tree_id, meta_id, directories, entries, data[cls._STRUCT.size :])
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +278,7 @@ class RefName:
     @classmethod
     def unpack(cls, data: bytes) -> RefName:
         """Parse a stored value."""
-        return cls(bool(data[0]), bool(data[1]), bytes(data[2:]))
+        return cls(bool(data[0]), bool(data[1]), data[2:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,7 +300,7 @@ class ReflogRecord:
     def unpack(cls, data: bytes) -> ReflogRecord:
         """Parse a stored value."""
         old, new, time_s = cls._STRUCT.unpack_from(data)
-        return cls(old or None, new or None, time_s, bytes(data[cls._STRUCT.size :]).decode())
+        return cls(old or None, new or None, time_s, data[cls._STRUCT.size :].decode())
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,47 @@
+"""What /proc/self/mountinfo says of the file system that a path is on."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Final, NamedTuple
+
+_NETWORK: Final = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "9p", "afs", "gfs2", "ocfs2", "lustre", "virtiofs"}
+
+
+class Mount(NamedTuple):
+    """One mounted file system."""
+
+    point: str
+    kind: str
+    source: str
+
+
+def mounts() -> list[Mount]:
+    """Return all mounts of this namespace, in the order in which they were made."""
+    with Path("/proc/self/mountinfo").open(encoding="utf-8", errors="surrogateescape") as lines:
+        return [_parse(line) for line in lines]
+
+
+def mount_of(path: Path) -> Mount | None:
+    """Return the mount that *path* lies in."""
+    real = os.path.realpath(path)
+    inside = [mount for mount in mounts() if real == mount.point or real.startswith(mount.point.rstrip("/") + "/")]
+    return max(inside, key=lambda mount: len(mount.point), default=None)
+
+
+def has_reliable_times(path: Path) -> bool:
+    """Whether an unchanged ctime means an unchanged file: not on FUSE and network file systems."""
+    mount = mount_of(path)
+    return mount is not None and not mount.kind.startswith("fuse") and mount.kind not in _NETWORK
+
+
+def _parse(line: str) -> Mount:
+    left, _, right = line.rstrip("\n").partition(" - ")
+    kind, source, *_ = right.split(" ")
+    return Mount(_unescape(left.split(" ")[4]), kind, _unescape(source))
+
+
+def _unescape(text: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)

@@ -1,0 +1,71 @@
+"""How the metadata of a source becomes that of an object: as it is, or with other owners, modes or no xattrs.
+
+Also how xattrs are read from a file system, by OSTree's rules: sorted, and without those whose value is empty.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from dataclasses import dataclass
+
+from store.objects import DirMeta, FileHeader, Xattrs
+
+_CANONICAL_BITS = 0o755
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Options that shape every object of a commit.
+
+    canonical is OSTree's --canonical-permissions: mode & 0755, owner root, no xattrs.
+    """
+
+    owner_uid: int | None = None
+    owner_gid: int | None = None
+    canonical: bool = False
+    xattrs: bool = True
+
+    @property
+    def wants_xattrs(self) -> bool:
+        """Whether xattrs of the source matter."""
+        return self.xattrs and not self.canonical
+
+    @property
+    def key(self) -> bytes:
+        """Return what tells this recipe from others in the stat cache."""
+        return repr((self.owner_uid, self.owner_gid, self.canonical, self.wants_xattrs)).encode()
+
+    def file(self, uid: int, gid: int, mode: int, xattrs: Xattrs, target: bytes) -> FileHeader:
+        """Return the header of a regular file or a symlink (whose permissions nobody asks)."""
+        uid, gid, mode = self._shaped(uid, gid, mode)
+        return FileHeader(uid, gid, mode, xattrs, target)
+
+    def directory(self, uid: int, gid: int, mode: int, xattrs: Xattrs) -> DirMeta:
+        """Return the dirmeta of a directory."""
+        return DirMeta(*self._shaped(uid, gid, mode), xattrs)
+
+    def _shaped(self, uid: int, gid: int, mode: int) -> tuple[int, int, int]:
+        if self.canonical:
+            uid = gid = 0
+            if not stat.S_ISLNK(mode):
+                mode = stat.S_IFMT(mode) | (mode & _CANONICAL_BITS)
+        uid = uid if self.owner_uid is None else self.owner_uid
+        gid = gid if self.owner_gid is None else self.owner_gid
+        return uid, gid, mode
+
+
+def read_xattrs(file: int | bytes) -> Xattrs:
+    """Return the xattrs of a descriptor, or of a path that is not followed; () where there can't be any."""
+    follow = isinstance(file, int)
+    try:
+        names = os.listxattr(file, follow_symlinks=follow)
+        if not names:
+            return ()
+        pairs = ((os.fsencode(name), os.getxattr(file, name, follow_symlinks=follow)) for name in names)
+        return tuple(sorted(pair for pair in pairs if pair[1]))
+    except OSError as error:
+        if error.errno in (errno.ENOTSUP, errno.ENOSYS, errno.ENODATA):
+            return ()
+        raise
