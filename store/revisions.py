@@ -30,15 +30,18 @@ import os
 import re
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Final
 
 from store.database import Reading
 from store.errors import InvalidNameError, NotFoundError
+from store.listing import Entry
 from store.objects import Checksum, Commit, ObjectType
 from store.refs import find_ref, reflog
 from store.schema import CommitNumber, ReflogRecord, RefRecord, key_id
-from store.tree import commit_number, commit_record
+from store.tree import commit_number, commit_record, find, root_entry
 
 TAGS: Final = "tags/"
 _CANDIDATES_MAX: Final = 5
@@ -53,6 +56,7 @@ _INDEX = re.compile(r"[0-9]{1,9}")
 
 _UNITS_S: Final = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 7 * 86400}
 _SECONDS = re.compile(r"@?([0-9]{1,12})")
+_DATE_OR_SECONDS = re.compile(r"(19|20)[0-9]{2}(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01])")
 _AGO = re.compile(rf"([0-9]{{1,9}}) +({'|'.join(_UNITS_S)})s? +ago")
 _SPACE_BEFORE_ZONE = re.compile(r"(?<=[0-9]) (?=[-+][0-9]{2}:?[0-9]{2}$)")
 _RFC_2822 = re.compile(r"([A-Za-z]{3}, *)?[0-9]{1,2} [A-Za-z]{3} [0-9]{4} [0-9]{2}:[0-9]{2}(:[0-9]{2})? .+")
@@ -96,6 +100,30 @@ def split_path(reading: Reading, text: str) -> tuple[str, bytes | None]:
         raise NotFoundError(f"{text!r} has a path that no file system can have") from None
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Something in a commit: the commit, its root, the path as b"/a/b" (the root: b""), and what is there."""
+
+    commit: CommitNumber
+    root: Entry
+    path: bytes
+    entry: Entry
+
+
+def find_place(reading: Reading, text: str, path: bytes | None = None, *, now_s: int) -> Place:
+    """Return what "REV", "REV:/path" or "REV:path" names; *path* is a path given apart, taken from there.
+
+    Raises:
+        NotFoundError: the commit or the path is not there.
+    """
+    revision, inner = split_path(reading, text)
+    number = resolve(reading, revision, now_s=now_s)
+    root = root_entry(reading, commit_record(reading, number))
+    names = [name for name in b"/".join((inner or b"", path or b"")).split(b"/") if name not in (b"", b".")]
+    whole = b"".join(b"/" + name for name in names)
+    return Place(number, root, whole, find(reading, root, whole))
+
+
 def parse_time(text: str, now_s: int) -> int:
     """Return the time that *text* means (the grammar is above), in seconds since 1970; *now_s* is the present.
 
@@ -103,6 +131,8 @@ def parse_time(text: str, now_s: int) -> int:
         InvalidNameError: not a time, or one before 1970.
     """
     wanted = text.strip()
+    if _DATE_OR_SECONDS.fullmatch(wanted):
+        raise InvalidNameError(f"{text!r} may be a date or seconds since 1970; write 2026-11-01, or @{wanted}")
     if match := _SECONDS.fullmatch(wanted):
         return int(match[1])
     seconds = _parse_relative(wanted.lower(), now_s)
@@ -119,9 +149,9 @@ def parse_time(text: str, now_s: int) -> int:
 
 
 def format_time(time_s: int) -> str:
-    """Return a time as we print it: local, with its zone; a time that the calendar doesn't have as "@SECONDS"."""
+    """Return a time as OSTree prints it, in UTC; one that the calendar doesn't have as "@SECONDS"."""
     try:
-        return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(time_s))
+        return time.strftime("%Y-%m-%d %H:%M:%S +0000", time.gmtime(time_s))
     except (OverflowError, ValueError, OSError):
         return f"@{time_s}"
 
@@ -155,12 +185,10 @@ def _parse_relative(text: str, now_s: int) -> int | None:
 def _parse_date(text: str) -> int | None:
     try:
         if _RFC_2822.fullmatch(text):
-            from email.utils import mktime_tz, parsedate_tz  # slow to import, seldom needed
+            from email.utils import parsedate_to_datetime  # slow to import, seldom needed
 
-            fields = parsedate_tz(text)
-            return None if fields is None else int(mktime_tz(fields))
-        from datetime import datetime
-
+            date = parsedate_to_datetime(text)
+            return int((date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp())  # "-0000" is UTC, too
         return int(datetime.fromisoformat(_SPACE_BEFORE_ZONE.sub("", text)).timestamp() // 1)
     except (ValueError, OverflowError, OSError):
         return None
