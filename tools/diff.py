@@ -107,20 +107,37 @@ def diff_revisions(
         NotFoundError: one of them, or a path in both of them, is not there.
     """
     a, b = find_place(reading, old, now_s=now_s), find_place(reading, new, now_s=now_s)
-    is_one_thing = a.path == b.path or not (a.entry.is_directory and b.entry.is_directory)
-    base = b.path if is_one_thing else b""
-    for path in paths or (b"",):
-        before, after = _find_or_none(reading, a.entry, path), _find_or_none(reading, b.entry, path)
-        if before is None and after is None:
+    for path in paths:
+        if _find_or_none(reading, a.entry, path) is None and _find_or_none(reading, b.entry, path) is None:
             raise NotFoundError(f"{quote_path(path)} exists neither in {old} nor in {new}")
+    is_one_thing = a.path == b.path or not (a.entry.is_directory and b.entry.is_directory)
+    return diff_paths(reading, a.entry, b.entry, paths, b.path if is_one_thing else b"", whole=whole)
+
+
+def diff_paths(
+    reading: Reading,
+    old: Entry | None,
+    new: Entry | None,
+    paths: Sequence[bytes] = (),
+    base: bytes = b"",
+    *,
+    whole: bool = True,
+) -> Iterator[Change]:
+    """Yield what differs at and below *paths* (none: everywhere) in two entries; what neither has does not differ.
+
+    The paths in the changes begin with *base*.
+    """
+    for path in paths or (b"",):
+        before, after = _find_or_none(reading, old, path), _find_or_none(reading, new, path)
         if before is None or after is None or _identity(before) != _identity(after):
             inner = b"".join(b"/" + name for name in path.split(b"/") if name not in (b"", b"."))
-            yield from diff_trees(reading, before, after, base + inner, whole=whole)
+            if before or after:
+                yield from diff_trees(reading, before, after, base + inner, whole=whole)
 
 
-def _find_or_none(reading: Reading, root: Entry, path: bytes) -> Entry | None:
+def _find_or_none(reading: Reading, root: Entry | None, path: bytes) -> Entry | None:
     try:
-        return find(reading, root, path)
+        return None if root is None else find(reading, root, path)
     except NotFoundError:
         return None
 

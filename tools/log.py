@@ -131,25 +131,21 @@ def commit_entry_json(entry: LogEntry) -> dict[str, object]:
     }
 
 
-def _show(repository: Repository, reading: Reading, entry: LogEntry, *, oneline: bool, patch: bool) -> None:
+def _print_entry(reading: Reading, entry: LogEntry, *, oneline: bool) -> None:
     if oneline:
         print(abbreviate(reading, entry.checksum), printable(entry.commit.subject) or "(no subject)")
     else:
         print("\n".join([*heading(entry.checksum, entry.commit), *message(entry.commit)]))
-    if patch:
-        _print_patch(repository, reading, entry)
-    if entry.is_cut:
-        print(CUT_TEXT)
 
 
-def _print_patch(repository: Repository, reading: Reading, entry: LogEntry) -> None:
-    from tools.diff import diff_trees
+def _print_patch(repository: Repository, reading: Reading, entry: LogEntry, paths: Sequence[bytes]) -> None:
+    from tools.diff import diff_paths
     from tools.patch import print_patch
 
     old = None if entry.parent is None else root_entry(reading, commit_record(reading, entry.parent))
     new = root_entry(reading, commit_record(reading, entry.number))
     if not entry.is_cut:
-        print_patch(repository, reading, diff_trees(reading, old, new))
+        print_patch(repository, reading, diff_paths(reading, old, new, paths))
         print()
 
 
@@ -206,4 +202,8 @@ def log_command(
             print_json_lines(map(commit_entry_json, entries))
             return
         for entry in entries:
-            _show(repository, reading, entry, oneline=oneline, patch=patch)
+            _print_entry(reading, entry, oneline=oneline)
+            if patch:
+                _print_patch(repository, reading, entry, paths)
+            if entry.is_cut:
+                print(CUT_TEXT)

@@ -1,4 +1,4 @@
-"""Changes as a patch that `patch -p1` and `git apply` take; the lines come from the user's own `diff -u`.
+"""Changes as a patch that `git apply` takes; the lines come from the user's own `diff -u`.
 
 What a patch can't say (owners, xattrs, directories) stands before each file's part, in lines that begin with "#".
 """
@@ -37,8 +37,8 @@ def print_patch(repository: Repository, reading: Reading, changes: Iterable[Chan
     sys.stdout.flush()
     with tempfile.TemporaryDirectory(prefix="fsview-diff-") as scratch:
         printer = _Printer(repository, reading, Path(scratch), sys.stdout.buffer)
-        for change in changes:
-            printer.print_change(change)
+        for part in _parts(changes):
+            printer.print_part(part)
     sys.stdout.buffer.flush()
 
 
@@ -46,14 +46,13 @@ class _Printer:
     def __init__(self, repository: Repository, reading: Reading, scratch: Path, output: BinaryIO) -> None:
         self._repository, self._reading, self._scratch, self._output = repository, reading, scratch, output
 
-    def print_change(self, change: Change) -> None:
-        for part in _parts(change):
-            old = load_facts(self._reading, part.old) if part.old else None
-            new = load_facts(self._reading, part.new) if part.new else None
-            for line in _remarks(old, new):
-                self._line(f"# {quote_path(part.path or b'/')}: {line}")
-            if "d" not in (old and old.letter, new and new.letter):
-                self._print_file(part, old, new)
+    def print_part(self, part: Change) -> None:
+        old = load_facts(self._reading, part.old) if part.old else None
+        new = load_facts(self._reading, part.new) if part.new else None
+        for line in _remarks(old, new):
+            self._line(f"# {quote_path(part.path or b'/')}: {line}")
+        if "d" not in (old and old.letter, new and new.letter):
+            self._print_file(part, old, new)
 
     def _print_file(self, part: Change, old: Facts | None, new: Facts | None) -> None:
         names = quote_path(b"a" + part.path), quote_path(b"b" + part.path)
@@ -117,11 +116,24 @@ class _Printer:
         self._output.write(os.fsencode(text) + b"\n")
 
 
-def _parts(change: Change) -> list[Change]:
-    """Return a change of kind as a deletion and an addition, as patches have it."""
-    if change.kind is not Kind.TYPE:
-        return [change]
-    return [Change(change.path, change.old, None), Change(change.path, None, change.new)]
+def _parts(changes: Iterable[Change]) -> Iterator[Change]:
+    """Yield the changes, those of kind as a deletion and an addition: this when everything below the path is gone."""
+    waiting: Change | None = None
+    for change in changes:
+        if waiting and not change.path.startswith(waiting.path + b"/"):
+            yield waiting
+            waiting = None
+        if change.kind is Kind.TYPE and change.old and change.new:
+            yield Change(change.path, change.old, None)
+            addition = Change(change.path, None, change.new)
+            if change.old.is_directory:
+                waiting = addition
+            else:
+                yield addition
+        else:
+            yield change
+    if waiting:
+        yield waiting
 
 
 def _remarks(old: Facts | None, new: Facts | None) -> list[str]:
@@ -133,11 +145,7 @@ def _remarks(old: Facts | None, new: Facts | None) -> list[str]:
     assert facts is not None
     if facts.letter == "d":
         return [f"directory {'added' if new else 'deleted'}, {_owner_mode(facts)}"]
-    return [f"owner {facts.entry.uid}:{facts.entry.gid}", *_xattr_remarks(facts)] if new else []
-
-
-def _xattr_remarks(facts: Facts) -> list[str]:
-    return [f"xattr {quote_path(name)} added" for name, _ in facts.xattrs]
+    return [f"xattr {quote_path(name)} added" for name, _ in facts.xattrs] if new else []
 
 
 def _owner_mode(facts: Facts) -> str:
