@@ -32,7 +32,7 @@ lint: setup  ## ruff, mypy, and the syntax of the shell scripts
 	@for script in $(SHELL_SCRIPTS); do bash -n $$script || exit 1; done
 
 bench: setup  ## build two Debian trees (root), then print the table of ratios
-	@FSVIEW_TREES="$(TREES)" tests/bench/trees.sh debian-12-base debian-12-dev
+	@FSVIEW_TREES="$(TREES)" tests/bench/trees.sh debian-12-base debian-13-base debian-12-dev
 	@FSVIEW_TREES="$(TREES)" PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.bench
 
 man: setup  ## man pages, from the help texts, in build/man
