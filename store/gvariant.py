@@ -334,3 +334,13 @@ def _parse_members(text: str, at: int, levels: int) -> tuple[Type, int]:
     if close == "}" and (len(members) != 2 or text[at + 1] not in _NUMBERS.keys() | _STRINGS):
         raise InvalidNameError(f"not a dict entry of a basic key and a value: {text[at : end + 1]!r:.80}")
     return _Tuple(members), end + 1
+
+
+def members(signature: str) -> list[str]:
+    """Return the types in a tuple's or a dict entry's signature, which is valid."""
+    found, at = [], 1
+    while at < len(signature) - 1:
+        end = _parse(signature, at, NESTING_MAX)[1]
+        found.append(signature[at:end])
+        at = end
+    return found
