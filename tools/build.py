@@ -14,11 +14,12 @@ from typing import NamedTuple
 
 from store.database import Database
 from store.objects import Checksum, DirMeta, DirTree
+from store.publication import Phase, Report
 from store.schema import FileId, FileRecord, MetaId, TreeId, id_key
 from store.staging import NO_STAT_KEY, StagedTree
 from store.statcache import STAT, is_racy
 from store.tree import meta_record, tree_record
-from store.writer import Phase, Report, Root, Writer
+from store.writer import Root, Writer
 from tools.hashing import Ticket
 from tools.sources import Directory, Scanned
 

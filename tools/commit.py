@@ -15,11 +15,12 @@ from store.database import Reading
 from store.errors import InvalidNameError, SourceError
 from store.gvariant import Variant
 from store.objects import Checksum, Commit, Metadata
+from store.publication import Phase, Report
 from store.refs import check_ref_name, find_ref
 from store.repository import Repository
 from store.stager import Stager
 from store.tree import commit_record, find, root_entry
-from store.writer import Phase, Report, Writer
+from store.writer import Writer
 from tools.build import Builder, Outcome
 from tools.cli import repository_option
 from tools.hashing import Hasher, Job

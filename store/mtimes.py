@@ -1,0 +1,47 @@
+"""Which mtime a new file object gets: its source's, or an earlier second that no other content of its size has.
+
+Two contents that agree in size and in the second of their mtime are the same to rsync, make and Python's filecmp. In
+a repository, clamped and swapped times are common, so each size remembers which content has which second. Given once,
+kept for good: everything that the view shows of a file is a function of its object.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from store.database import Writing
+from store.schema import MtimeRecord, Storage, mtime_key
+from store.staging import StagedFile
+
+_SECOND: Final = 10**9
+
+
+def assign_mtime(writing: Writing, staged: StagedFile) -> int:
+    """Return the mtime (ns) of a new file object, and note that it is taken."""
+    if staged.storage == Storage.EMPTY:  # a symlink, or nothing: there is no other content to be confused with
+        return staged.mtime_ns
+    second, rest_ns = divmod(staged.mtime_ns, _SECOND)
+    key = mtime_key(staged.size, second)
+    value = writing.get(b"mtime", key)
+    if value is None:
+        writing.put(b"mtime", key, MtimeRecord(staged.content_key, second).pack())
+        return staged.mtime_ns
+    taken = MtimeRecord.unpack(value)
+    if taken.content == staged.content_key:
+        return staged.mtime_ns
+    free = _earlier_second(writing, staged, taken.last_given - 1)
+    writing.put(b"mtime", key, MtimeRecord(taken.content, free).pack())
+    return free * _SECOND + rest_ns
+
+
+def _earlier_second(writing: Writing, staged: StagedFile, second: int) -> int:
+    while True:
+        key = mtime_key(staged.size, second)
+        value = writing.get(b"mtime", key)
+        if value is None:
+            writing.put(b"mtime", key, MtimeRecord(staged.content_key, second).pack())
+            return second
+        taken = MtimeRecord.unpack(value)
+        if taken.content == staged.content_key:
+            return second
+        second = taken.last_given - 1  # leap over what was given instead of that second
