@@ -1,0 +1,142 @@
+"""The view below a commit: directories found from their rank, their attributes and their rows.
+
+Nothing here ever changes, so listings and places are cached, up to a bound. All that is shown of a directory is a
+function of its path, dirtree and dirmeta; of a commit's root, of its commit too.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from fsview.attributes import DOT_COOKIE, DOT_DOT_COOKIE, STEADY_NAME_S, Attributes, Row
+from fsview.cache import BoundedCache
+from fsview.nodeid import (
+    Directory,
+    Ino,
+    NodeId,
+    Rank,
+    StaleNodeError,
+    child_rank,
+    descend,
+    directory_ino,
+    directory_node,
+    file_node,
+    root_ino,
+)  # fmt: skip
+from store.database import Reading
+from store.listing import Entry, Listing
+from store.repository import Repository
+from store.schema import CommitNumber, CommitRecord, MetaId, TreeId, id_key
+from store.tree import load_listing, root_entry
+
+_LISTED_ENTRIES_MAX: Final = 1 << 16  # about 10 MB
+_PLACES_MAX: Final = 1 << 15  # about 20 MB
+_SECONDS_MAX: Final = (1 << 63) // 10**9 - 1  # a commit's time has 64 bits of seconds; stat shows it in nanoseconds
+
+
+class Place(NamedTuple):
+    """A directory of a commit, found: *path* begins with "/" and is b"" for the root."""
+
+    commit: CommitNumber
+    rank: Rank
+    parent: Rank  # of the root: its own
+    path: bytes
+    entry: Entry
+    attributes: Attributes
+
+
+class CommitTrees:
+    """The directories of all commits of a repository."""
+
+    def __init__(self, repository: Repository) -> None:
+        self._database, self._secret = repository.database, repository.secret
+        self._zero_mtime = repository.settings.mtime == "zero"
+        self._listings: BoundedCache[TreeId, Listing] = BoundedCache(_LISTED_ENTRIES_MAX)
+        self._places: BoundedCache[tuple[CommitNumber, Rank], Place] = BoundedCache(_PLACES_MAX)
+
+    def place(self, directory: Directory) -> Place:
+        """Return a directory, with where it stands.
+
+        Raises:
+            StaleNodeError: there is no such commit, or it has fewer directories.
+            CorruptionError: something on the way to it is damaged.
+        """
+        found = self._places.get(directory)
+        if found is not None:
+            return found
+        place = self._root(directory.commit)
+        if directory.rank:
+            count = self._listing(TreeId(place.entry.id)).directories
+            if directory.rank >= count:
+                raise StaleNodeError(directory_node(*directory))
+            for _, entry in descend(self._listing, place.entry, directory.rank)[1:]:
+                place = self._below(place, entry)
+        return place
+
+    def root(self, commit: CommitNumber) -> Attributes:
+        """Return the attributes of a commit's root."""
+        return self._root(commit).attributes
+
+    def find(self, place: Place, name: bytes) -> Attributes | None:
+        """Return what is called *name* in a directory, or None."""
+        entry = self._listing(TreeId(place.entry.id)).find(name)
+        return None if entry is None else self._attributes(place, entry)
+
+    def rows(self, place: Place, parent: Attributes) -> list[Row]:
+        """Return all rows of a directory; the cookie of a row is the index of the next one."""
+        rows = [Row(b".", place.attributes, DOT_COOKIE), Row(b"..", parent, DOT_DOT_COOKIE)]
+        for entry in self._listing(TreeId(place.entry.id)):
+            rows.append(Row(entry.name, self._attributes(place, entry), len(rows) + 1))
+        return rows
+
+    def _attributes(self, place: Place, entry: Entry) -> Attributes:
+        if entry.is_directory:
+            return self._below(place, entry).attributes
+        node = file_node(entry.id)
+        return Attributes(node, Ino(node), entry.mode, entry.uid, entry.gid, entry.size, entry.mtime_ns)
+
+    def _root(self, commit: CommitNumber) -> Place:
+        found = self._places.get((commit, Rank(0)))
+        if found is not None:
+            return found
+        with self._database.reading() as reading:
+            entry = root_entry(reading, _commit_record(reading, commit))
+        mtime_ns = 0 if self._zero_mtime else min(entry.mtime_ns, _SECONDS_MAX * 10**9)
+        node = directory_node(commit, Rank(0))
+        attributes = _of_directory(node, root_ino(commit), entry)._replace(mtime_ns=mtime_ns, name_s=STEADY_NAME_S)
+        place = Place(commit, Rank(0), Rank(0), b"", entry, attributes)
+        self._places.put((commit, Rank(0)), place)
+        return place
+
+    def _below(self, place: Place, entry: Entry) -> Place:
+        """Return the sub-directory that *entry* of *place* is."""
+        rank = child_rank(place.rank, entry)
+        found = self._places.get((place.commit, rank))
+        if found is not None:
+            return found
+        path = place.path + b"/" + entry.name
+        ino = directory_ino(self._secret, path, TreeId(entry.id), MetaId(entry.meta_id))
+        attributes = _of_directory(directory_node(place.commit, rank), ino, entry)
+        child = Place(place.commit, rank, place.rank, path, entry, attributes)
+        self._places.put((place.commit, rank), child)
+        return child
+
+    def _listing(self, tree_id: TreeId) -> Listing:
+        found = self._listings.get(tree_id)
+        if found is not None:
+            return found
+        with self._database.reading() as reading:
+            listing = load_listing(reading, tree_id)
+        self._listings.put(tree_id, listing, 1 + len(listing))
+        return listing
+
+
+def _commit_record(reading: Reading, commit: CommitNumber) -> CommitRecord:
+    value = reading.get(b"commit", id_key(commit))
+    if value is None and commit >= reading.counter("commit"):
+        raise StaleNodeError(directory_node(commit, Rank(0)))
+    return CommitRecord.unpack(value or reading.need(b"commit", id_key(commit)))
+
+
+def _of_directory(node: NodeId, ino: Ino, entry: Entry) -> Attributes:
+    return Attributes(node, ino, entry.mode, entry.uid, entry.gid, entry.size, entry.mtime_ns)

@@ -1,0 +1,221 @@
+"""Mount points: whether a view can be mounted there, what is mounted there, and how it ends.
+
+A view is told by its type, fuse.fsview; its source is the repository's path, quoted as in a URL where it has other
+characters than those that every option parser on the way leaves alone. While its server answers, the mount point has
+two unlisted xattrs that tell of it (PID_MARK, REPOSITORY_MARK). A server that was killed leaves its mount in place,
+where every access is ENOTCONN: an empty directory in its place would have a mirroring program delete its copy.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import select
+import shutil
+import subprocess
+from collections.abc import Iterator
+from errno import EBUSY, ENOTCONN
+from pathlib import Path
+from typing import Final, NamedTuple
+from urllib.parse import quote
+
+from store.errors import MountError
+
+SUBTYPE: Final = "fsview"
+PID_MARK: Final = b"user.fsview.pid"
+REPOSITORY_MARK: Final = b"user.fsview.repository"
+DEVICE: Final = "/dev/fuse"
+
+_KIND: Final = f"fuse.{SUBTYPE}"
+_HELPER: Final = "fusermount3"
+_HELPER_SETTINGS: Final = Path("/etc/fuse.conf")
+_MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
+_END_TIMEOUT_S: Final = 15
+_USERS_SHOWN_MAX: Final = 5
+
+
+class Mount(NamedTuple):
+    """A line of the table of mounts."""
+
+    point: str
+    kind: str
+    source: str
+
+
+def source_name(repository: Path) -> str:
+    """Return the source under which a view of *repository* is listed in the table of mounts.
+
+    >>> source_name(Path("/srv/releases")), source_name(Path("/a b,c"))
+    ('/srv/releases', '/a%20b%2Cc')
+    """
+    return quote(os.fsencode(repository), safe="/+-_.@:~=")
+
+
+def find_mount(point: Path) -> Mount | None:
+    """Return what is mounted at *point*, the topmost; None if nothing is."""
+    real = os.path.realpath(point)
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
+        found = [mount for mount in map(_parse, lines) if mount.point == real]
+    return found[-1] if found else None
+
+
+def check_mount_point(point: Path, repository: Path) -> None:
+    """Refuse a directory that a view can't be mounted on; end a view there whose server was killed.
+
+    Raises:
+        MountError: it is missing, not an empty directory, or something is mounted there.
+    """
+    mount = find_mount(point)
+    if mount is not None and mount.kind == _KIND and _is_dead(point):
+        _unmount(point, lazy=True)
+        mount = find_mount(point)
+    if mount is not None:
+        raise MountError(_in_the_way(mount, point, repository))
+    try:
+        is_empty = not os.listdir(point)
+    except FileNotFoundError:
+        raise MountError(f"the mount point {point} does not exist; make it: mkdir -p {point}") from None
+    except NotADirectoryError:
+        raise MountError(f"the mount point {point} is not a directory; name an empty directory") from None
+    except OSError as error:
+        raise MountError(f"the mount point {point} can't be read: {error.strerror}") from error
+    if not is_empty:
+        raise MountError(f"the mount point {point} is not empty, and a mount would hide what is there; name another")
+    if os.geteuid() != 0 and not os.access(point, os.W_OK):
+        raise MountError(f"the mount point {point} is not yours: only root mounts where it can't write; name another")
+
+
+def check_machine(*, allow_other: bool) -> None:
+    """Refuse a machine on which nothing can be mounted by this user.
+
+    Raises:
+        MountError: FUSE is missing or not permitted, or a part of it.
+    """
+    try:
+        os.close(os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC))
+    except PermissionError:
+        raise MountError(
+            f"{DEVICE} may not be opened by this user; as root: chmod 666 {DEVICE}; "
+            f"in a container: start it with --device {DEVICE} --cap-add SYS_ADMIN"
+        ) from None
+    except OSError as error:
+        raise MountError(
+            f"{DEVICE} can't be opened ({error.strerror}); load the module: modprobe fuse; "
+            f"in a container: start it with --device {DEVICE} --cap-add SYS_ADMIN"
+        ) from None
+    if os.geteuid() == 0:
+        return
+    if shutil.which(_HELPER) is None:
+        raise MountError(f"{_HELPER} is missing, without which only root can mount; install it: apt install fuse3")
+    if allow_other and not _user_allow_other():
+        raise MountError(
+            f"allow_other is for root only, unless {_HELPER_SETTINGS} has a line 'user_allow_other'; "
+            f"have it added, or leave the option out"
+        )
+
+
+def unmount(point: Path, *, lazy: bool = False) -> None:
+    """End the view at *point* and wait until its server is gone; *lazy*: take it away even if it is in use.
+
+    Raises:
+        MountError: there is no view, it is in use, or this user may not.
+    """
+    mount = find_mount(point)
+    if mount is None:
+        raise MountError(f"nothing is mounted at {point}; see 'findmnt -t {_KIND}' for the views")
+    if mount.kind != _KIND:
+        raise MountError(f"what is mounted at {point} is no view but {mount.kind} ({mount.source}): umount {point}")
+    server = None if lazy else _open_server(point)
+    try:
+        _unmount(point, lazy=lazy)
+        if server is not None and not select.select([server], [], [], _END_TIMEOUT_S)[0]:
+            raise MountError(f"{point} is unmounted, but its server still runs after {_END_TIMEOUT_S} s; see its log")
+    finally:
+        if server is not None:
+            os.close(server)
+
+
+def server_pid(point: Path) -> int | None:
+    """Return the process that serves the view at *point*, or None if none does."""
+    try:
+        return int(os.getxattr(point, PID_MARK))
+    except (OSError, ValueError):
+        return None
+
+
+def _is_dead(point: Path) -> bool:
+    try:
+        os.stat(point)
+    except OSError as error:
+        return error.errno == ENOTCONN
+    return False
+
+
+def _in_the_way(mount: Mount, point: Path, repository: Path) -> str:
+    if mount.kind != _KIND:
+        return f"{point} is a mount point already, of {mount.kind} ({mount.source}); name another directory"
+    if mount.source == source_name(repository):
+        return f"{repository} is mounted at {point} already; to end that: fsview umount {point}"
+    return f"a view of {mount.source} is mounted at {point}; to end that: fsview umount {point}"
+
+
+def _open_server(point: Path) -> int | None:
+    pid = server_pid(point)
+    try:
+        return None if pid is None else os.pidfd_open(pid)
+    except OSError:
+        return None
+
+
+def _unmount(point: Path, *, lazy: bool) -> None:
+    real = os.path.realpath(point)
+    if os.geteuid() == 0:
+        libc = ctypes.CDLL(None, use_errno=True)
+        failed = libc.umount2(os.fsencode(real), _UMOUNT_NOFOLLOW | (_MNT_DETACH if lazy else 0)) != 0
+        number = ctypes.get_errno() if failed else 0
+        text = os.strerror(number)
+    else:
+        command = [_HELPER, "-u", *(["-z"] if lazy else []), "--", real]
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+        failed, text = done.returncode != 0, done.stderr.strip()
+        number = EBUSY if os.strerror(EBUSY) in text else 0
+    if failed and number == EBUSY:
+        raise MountError(f"{point} is in use{_users(real)}; end that, or take it away all the same: umount -l {point}")
+    if failed:
+        raise MountError(f"{point} can't be unmounted: {text}")
+
+
+def _users(real: str) -> str:
+    """Return " by …" with some of the processes that hold *real* open, of those that this user may look at."""
+    found = [f"{pid} ({name})" for pid, name in _processes_in(real)]
+    more = " and others" if len(found) > _USERS_SHOWN_MAX else ""
+    return f" by process {', '.join(found[:_USERS_SHOWN_MAX])}{more}" if found else ""
+
+
+def _processes_in(real: str) -> Iterator[tuple[str, str]]:
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            links = [f"/proc/{pid}/{name}" for name in ("cwd", "root", "exe")]
+            links += [f"/proc/{pid}/fd/{name}" for name in os.listdir(f"/proc/{pid}/fd")]
+            if any((os.readlink(link) + "/").startswith(real + "/") for link in links):
+                yield pid, Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
+        except OSError:
+            continue
+
+
+def _user_allow_other() -> bool:
+    try:
+        return re.search(r"^\s*user_allow_other\s*$", _HELPER_SETTINGS.read_text(), re.MULTILINE) is not None
+    except OSError:
+        return False
+
+
+def _parse(line: str) -> Mount:
+    left, _, right = line.rstrip("\n").partition(" - ")
+    kind, source, *_ = right.split(" ")
+    return Mount(_unescape(left.split(" ")[4]), kind, _unescape(source))
+
+
+def _unescape(text: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)

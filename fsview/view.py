@@ -1,0 +1,213 @@
+"""What the mounted tree looks like, without the kernel: nodes in, attributes, rows and bytes out.
+
+Each answer follows from the node number and the repository alone, so any process can give any answer, and nothing
+has to be forgotten. Names above the commits are in fsview/names.py, directories of commits in fsview/commit_tree.py;
+here are files, and who answers for which node.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from typing import Final, NamedTuple
+
+from fsview.attributes import Attributes, Row
+from fsview.cache import BoundedCache
+from fsview.commit_tree import CommitTrees, Place
+from fsview.names import Names, Virtual
+from fsview.nodeid import (
+    COMMITS,
+    ROOT,
+    Directory,
+    File,
+    Fixed,
+    Ino,
+    Link,
+    Rank,
+    RefDirectory,
+    StaleNodeError,
+    file_node,
+    parse,
+)  # fmt: skip
+from store.content import Content, file_header, open_content
+from store.database import Reading
+from store.errors import FsviewError, NotFoundError
+from store.objects import DirMeta, Xattrs
+from store.repository import Repository
+from store.schema import FileId, FileRecord, MetaId, id_key
+from store.tree import commit_record, meta_record
+
+_OPEN_CONTENTS_MAX: Final = 128  # each a descriptor at most, or INLINE_BYTES_MAX of memory
+
+
+class Space(NamedTuple):
+    """The size of the view as df shows it: full, as it can't be written to."""
+
+    block_bytes: int
+    blocks: int
+    entries: int
+
+
+class View:
+    """The tree below the mount point."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        *,
+        uid: int,
+        gid: int,
+        now_s: Callable[[], int],
+        marks: Mapping[bytes, bytes] | None = None,
+    ) -> None:
+        """*uid* and *gid* own what is above the commits; *marks* are unlisted xattrs of the mount point."""
+        self._repository, self._database = repository, repository.database
+        self._trees = CommitTrees(repository)
+        self._names = Names(repository, self._trees, uid, gid, now_s)
+        self._marks = dict(marks or {})
+        self._contents: BoundedCache[FileId, Content] = BoundedCache(_OPEN_CONTENTS_MAX, lambda one: one.close())
+
+    def close(self) -> None:
+        """Close the files that are open."""
+        self._contents.clear()
+
+    def attributes(self, node: int) -> Attributes:
+        """Return what stat shows of a node.
+
+        Raises:
+            StaleNodeError: there is no such node any more.
+            CorruptionError: what tells of it is damaged.
+        """
+        parsed = parse(node)
+        if isinstance(parsed, File):
+            return self._file_attributes(parsed.file_id)
+        if isinstance(parsed, Directory):
+            return self._trees.place(parsed).attributes
+        return self._names.attributes(parsed)
+
+    def find(self, node: int, name: bytes) -> Attributes | None:
+        """Return what is called *name* in a directory, "." and ".." too; None if nothing is.
+
+        Raises:
+            StaleNodeError, CorruptionError: as above.
+            NotFoundError: the node is no directory.
+        """
+        if name == b".":
+            return self.attributes(node)
+        parsed = parse(node)
+        if isinstance(parsed, Directory):
+            place = self._trees.place(parsed)
+            return self._parent_attributes(place) if name == b".." else self._trees.find(place, name)
+        virtual = _virtual(parsed, node)
+        return self._names.attributes(self._names.parent(virtual)) if name == b".." else self._names.find(virtual, name)
+
+    def rows(self, node: int, after: int) -> Iterator[Row]:
+        """Yield the rows of a directory behind the one with the cookie *after*; 0 is the beginning."""
+        parsed = parse(node)
+        if isinstance(parsed, Directory):
+            return islice(self.all_rows(parsed), after, None)
+        return self._names.rows(_virtual(parsed, node), after)
+
+    def all_rows(self, directory: Directory) -> list[Row]:
+        """Return all rows of a directory of a commit; the cookie of each is the index of the next."""
+        place = self._trees.place(directory)
+        return self._trees.rows(place, self._parent_attributes(place))
+
+    def readlink(self, node: int) -> bytes:
+        """Return the target of a symlink."""
+        parsed = parse(node)
+        if isinstance(parsed, Link):
+            return self._names.target(parsed)
+        if not isinstance(parsed, File):
+            raise NotFoundError(f"node {node:#x} is no symlink")
+        with self._database.reading() as reading:
+            return file_header(_file_record(reading, parsed.file_id)).symlink_target
+
+    def read(self, node: int, offset: int, size: int) -> bytes:
+        """Return *size* bytes of a file from *offset*, fewer only at its end.
+
+        Raises:
+            CorruptionError: a block in this range is damaged.
+        """
+        file_id = FileId(node)
+        content = self._contents.get(file_id)
+        if content is None:
+            with self._database.reading() as reading:
+                content = open_content(self._repository, reading, file_id)
+            self._contents.put(file_id, content)
+        return content.read(offset, size)
+
+    def xattrs(self, node: int) -> Xattrs:
+        """Return the extended attributes of a node as (name, value)."""
+        parsed = parse(node)
+        if isinstance(parsed, File):
+            with self._database.reading() as reading:
+                record = _file_record(reading, parsed.file_id)
+            return file_header(record).xattrs if record.has_xattrs else ()
+        if isinstance(parsed, Directory):
+            meta_id = MetaId(self._trees.place(parsed).entry.meta_id)
+            with self._database.reading() as reading:
+                return DirMeta.from_bytes(meta_record(reading, meta_id).raw).xattrs
+        return ()
+
+    def xattr(self, node: int, name: bytes) -> bytes | None:
+        """Return the value of one extended attribute, or None."""
+        if node == ROOT:
+            return self._marks.get(name)
+        return dict(self.xattrs(node)).get(name)
+
+    def space(self) -> Space:
+        """Return how large the view is: what is used of the file system that the repository is on."""
+        status = os.statvfs(self._repository.path)
+        with self._database.reading() as reading:
+            entries = reading.count(b"file") + reading.count(b"dirtree")
+        return Space(status.f_frsize, status.f_blocks - status.f_bfree, entries)
+
+    def describe(self, node: int) -> str:
+        """Return what a node is, for the log; never raises."""
+        try:
+            return self._describe(node)
+        except (FsviewError, OSError):
+            return f"node {node:#x}"
+
+    def _describe(self, node: int) -> str:
+        parsed = parse(node)
+        with self._database.reading() as reading:
+            if isinstance(parsed, File):
+                return f"file object {_file_record(reading, parsed.file_id).checksum.hex()}"
+            if isinstance(parsed, Directory):
+                checksum = commit_record(reading, parsed.commit).checksum.hex()
+                return f"commits/{checksum}{os.fsdecode(self._trees.place(parsed).path)}"
+        return f"{type(parsed).__name__} {tuple(parsed)}"
+
+    def _parent_attributes(self, place: Place) -> Attributes:
+        if place.rank == Rank(0):
+            return self._names.attributes(Fixed(COMMITS))
+        return self._trees.place(Directory(place.commit, place.parent)).attributes
+
+    def _file_attributes(self, file_id: FileId) -> Attributes:
+        with self._database.reading() as reading:
+            record = _file_record(reading, file_id)
+        uid, gid, mode = record.owner_mode
+        node = file_node(file_id)
+        return Attributes(node, Ino(node), mode, uid, gid, record.size, record.mtime_ns)
+
+
+def block_count(attributes: Attributes) -> int:
+    """Return st_blocks: units of 512 bytes."""
+    return 0 if stat.S_ISLNK(attributes.mode) else -(-attributes.size // 512)
+
+
+def _virtual(parsed: object, node: int) -> Virtual:
+    if not isinstance(parsed, (Fixed, RefDirectory)):
+        raise NotFoundError(f"node {node:#x} is no directory")
+    return parsed
+
+
+def _file_record(reading: Reading, file_id: FileId) -> FileRecord:
+    value = reading.get(b"file", id_key(file_id))
+    if value is None and file_id >= reading.counter("file"):
+        raise StaleNodeError(file_id)
+    return FileRecord.unpack(value or reading.need(b"file", id_key(file_id)))

@@ -1,0 +1,120 @@
+"""`fsview mount` and `fsview umount`: show a repository as directories, and stop showing it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from store.errors import InvalidNameError
+
+if TYPE_CHECKING:
+    from fsview.server import MountOptions
+
+MOUNT_EXAMPLES = """\b
+Examples:
+  fsview mount /srv/releases /mnt/releases
+  ls /mnt/releases/refs/debian/12/amd64/base/
+  diff -r /mnt/releases/refs/debian/12/ /mnt/releases/refs/debian/13/
+  fsview umount /mnt/releases
+
+\b
+In it are:
+  commits/CHECKSUM/    the tree of each commit; a beginning of the checksum will do, though it is not listed
+  refs/REF             a symlink to the commit. Mind the slash behind it: 'find refs/x/', 'du refs/x/'
+  refs/REF^  REF~2  'REF@{1}'  'REF@{2026-11-01}'    not listed, but there
+
+\b
+-o takes, with commas between them:
+  allow_other            users other than you see it, too, as far as modes and owners let them
+  default_permissions    modes and owners bind you, too
+  ro                     it always is
+
+The server logs to $XDG_STATE_HOME/fsview/, ~/.local/state/fsview/ if that is not set: one file for each mount point,
+named after it. With -f it logs to the terminal.
+"""
+
+UMOUNT_EXAMPLES = """\b
+Examples:
+  fsview umount /mnt/releases
+  fsview umount -l /mnt/releases    though a process still has its working directory there
+"""
+
+_LOG_NAME_MAX: Final = 200
+
+
+def mount(repository: Path, point: Path, options: MountOptions, *, log_path: Path | None) -> None:
+    """Mount *repository* at *point*; return when the view answers or, with no *log_path*, when it has ended.
+
+    Raises:
+        MountError: what is in the way, and how to mend it.
+        NotFoundError, FormatError: it is no repository, or not one that this program can read.
+    """
+    from fsview.server import log_to, serve, start
+
+    if log_path is not None:
+        start(repository, point, options, log_path)
+    else:
+        import logging
+
+        log_to(logging.StreamHandler())
+        serve(repository, point, options, lambda: None)
+
+
+def unmount(point: Path, *, lazy: bool = False) -> None:
+    """End the view at *point* and wait until its server is gone; *lazy*: even if it is in use, and don't wait.
+
+    Raises:
+        MountError: there is none, or it is in use.
+    """
+    from fsview.mountpoint import unmount
+
+    unmount(point, lazy=lazy)
+
+
+def log_path_of(point: Path) -> Path:
+    """Return where the server of the view at *point* logs."""
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    name = os.path.realpath(point).strip("/").replace("/", "-")
+    return Path(state).absolute() / "fsview" / f"{name[-_LOG_NAME_MAX:]}.log"
+
+
+def parse_options(texts: tuple[str, ...]) -> MountOptions:
+    """Return what `-o` said.
+
+    Raises:
+        InvalidNameError: an option that there is none.
+    """
+    from fsview.server import MountOptions
+
+    names = {name for text in texts for name in text.split(",") if name}
+    unknown = names - {"allow_other", "default_permissions", "ro"}
+    if unknown:
+        raise InvalidNameError(
+            f"there is no mount option {min(unknown)!r}; there are allow_other, default_permissions and ro"
+        )
+    return MountOptions(allow_other="allow_other" in names, default_permissions="default_permissions" in names)
+
+
+@click.command("mount", epilog=MOUNT_EXAMPLES)
+@click.argument("repository", metavar="REPO", type=click.Path(path_type=Path))
+@click.argument("point", metavar="MNT", type=click.Path(path_type=Path))
+@click.option("-f", "--foreground", is_flag=True, help="Stay until the view is unmounted; Ctrl-C does that.")
+@click.option("-o", "options", metavar="OPTIONS", multiple=True, help="Mount options; see below.")
+def mount_command(repository: Path, point: Path, foreground: bool, options: tuple[str, ...]) -> None:
+    """Show all commits and refs of REPO as read-only directories in MNT, an empty directory.
+
+    Goes to the background as soon as the view answers. New commits and moved refs show at once. A view whose server
+    was killed is mended by mounting it again.
+    """
+    mount(repository, point, parse_options(options), log_path=None if foreground else log_path_of(point))
+
+
+@click.command("umount", epilog=UMOUNT_EXAMPLES)
+@click.argument("point", metavar="MNT", type=click.Path(path_type=Path))
+@click.option("-l", "--lazy", is_flag=True, help="Take it away even if it is in use; who uses it sees errors.")
+def umount_command(point: Path, lazy: bool) -> None:
+    """End the view at MNT, and wait until its server is gone."""
+    unmount(point, lazy=lazy)
