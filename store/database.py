@@ -20,7 +20,7 @@ from typing import Final, TypeVar
 import lmdb
 from xxhash import xxh3_64_digest, xxh3_64_intdigest
 
-from store.errors import CorruptionError, FormatError, FsviewError
+from store.errors import ConflictError, CorruptionError, FormatError, FsviewError
 from store.schema import DATABASES, FIRST_ID, id_key, key_id
 
 Result = TypeVar("Result")
@@ -148,6 +148,7 @@ class Database:
         self._env, self._handles, self.path = env, handles, path
         self._key = (0, 0)
         self._users = 1
+        self._readings = 0
 
     @classmethod
     def create(cls, path: Path, *, map_bytes: int = MAP_BYTES) -> Database:
@@ -204,16 +205,14 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[Reading]:
         """Look at the index as it is now. Keep it short: what is deleted meanwhile can't be reused."""
-        try:
-            txn = self._begin_read()
-        except lmdb.MapResizedError:  # another process made the map larger
-            self._env.set_mapsize(0)
-            txn = self._begin_read()
+        txn = self._begin_read()
+        self._readings += 1
         try:
             yield Reading(txn, self._handles, str(self.path))
         except lmdb.Error as error:
             raise _translated(error, self.path) from error
         finally:
+            self._readings -= 1
             txn.abort()
 
     def write(self, body: Callable[[Writing], Result]) -> Result:
@@ -236,7 +235,13 @@ class Database:
                 raise _translated(error, self.path) from error
 
     def _begin_read(self) -> lmdb.Transaction[memoryview]:
-        return self._env.begin(buffers=True)
+        try:
+            return self._env.begin(buffers=True)
+        except lmdb.MapResizedError:  # another process made the map larger
+            if self._readings:  # to map it anew would pull the ground from under them
+                raise ConflictError(f"{self.path} grew while it was read; try again") from None
+            self._env.set_mapsize(0)
+            return self._env.begin(buffers=True)
 
 
 def _translated(error: lmdb.Error, path: Path) -> Exception:
