@@ -68,9 +68,8 @@ def common(nodes: Sequence[Node]) -> Node:
     for node in nodes:
         unified = _unify(pattern, node.pattern)
         if unified is None:
-            raise InvalidNameError(
-                f"not a GVariant text: side by side {_describe(pattern)} and {_describe(node.pattern)}, which no type is"
-            )
+            found = f"{_describe(pattern)} and {_describe(node.pattern)}"
+            raise InvalidNameError(f"not a GVariant text: {found} side by side have no type in common")
         pattern = unified
     return Node(pattern, nodes[0].build)
 

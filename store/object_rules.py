@@ -48,12 +48,14 @@ def _is_name(name: bytes) -> bool:
 
 
 def check_digests(digests: Iterable[bytes]) -> None:
+    """Raise unless each is a sha256."""
     wrong = set(map(len, digests)) - {CHECKSUM_BYTES}
     if wrong:
         raise InvalidNameError(f"a checksum has 32 bytes, not {min(wrong)}")
 
 
 def check_owner(uid: int, gid: int) -> None:
+    """Raise unless both are 32 bits wide."""
     if not (0 <= uid <= _U32_MAX and 0 <= gid <= _U32_MAX):
         raise InvalidNameError(f"an owner's numbers have 32 bits, unlike {uid} and {gid}")
 
@@ -72,6 +74,7 @@ def check_target(mode: int, target: bytes) -> None:
 
 
 def check_xattrs(xattrs: Sequence[tuple[bytes, bytes]]) -> None:
+    """Raise unless the names are sorted, unique, not empty and without NUL."""
     names = [name for name, _ in xattrs]
     if b"" in names or any(b"\0" in name for name in names):
         raise InvalidNameError(f"not the names of xattrs: {names!r:.300}")
@@ -80,5 +83,6 @@ def check_xattrs(xattrs: Sequence[tuple[bytes, bytes]]) -> None:
 
 
 def check_keys(entries: Iterable[tuple[str, Variant]]) -> None:
+    """Raise if a key of the metadata is empty."""
     if any(not key for key, _ in entries):
         raise InvalidNameError("a metadata key is empty")

@@ -49,7 +49,6 @@ Checksum = NewType("Checksum", bytes)  # 32 raw bytes
 Xattrs = tuple[tuple[bytes, bytes], ...]  # (name without NUL, value): sorted by name, unique
 Metadata = tuple[tuple[str, Variant], ...]  # in the order as written
 
-
 _HEX = re.compile("[0-9a-f]{64}")
 _THREE_U32 = struct.Struct(">III")
 _HEADER = struct.Struct(">IIIIII")  # size of the variant, 0; uid, gid, mode, rdev
@@ -345,7 +344,7 @@ def _unpack_xattrs(pairs: list[tuple[bytes, bytes]]) -> Xattrs:
 def _target_and_xattrs(data: bytes) -> tuple[bytes, Xattrs]:
     """Return the last two fields of a file header."""
     end = len(data) - 2
-    if data[-1] == len(data) - 9 and data[end] == 0:  # the target ends where the table begins: no xattrs
+    if len(data) < 264 and data[-1] == len(data) - 9 and data[end] == 0:  # behind the target is its offset: no xattrs
         return data[24:end], ()
     *_, target, pairs = gvariant.unpack("(uuuusa(ayay))", data[8:])
     return target.encode(), _unpack_xattrs(pairs)
