@@ -1,0 +1,187 @@
+"""Check contents: that they are where the index says, that each block has its XXH3, and each file object its sha256.
+
+objects/ab/cd…     a loose file that no record names is garbage: a commit was killed
+tmp/stage-…        a stage that no process holds is garbage, too
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import stat
+import struct
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+from xxhash import xxh3_64_intdigest, xxh3_128
+
+from store.content import chunks, file_record
+from store.database import Reading
+from store.errors import CorruptionError, FsviewError
+from store.findings import RESTORE, Finding, Subject, error, garbage
+from store.objects import Checksum, ObjectType
+from store.repository import SETTINGS_FILE, Repository
+from store.schema import FIRST_ID, FileId, FileRecord, MtimeRecord, Storage, mtime_key
+from store.tree import object_id
+
+_FILES_A_READING: Final = 256  # so that what others delete meanwhile can be reused
+_LOOSE_NAME: Final = re.compile("[0-9a-f]{62}")
+_NOT_NOW: Final = "it takes space only; remove it when no commit is under way"
+_NEXT_COMMIT: Final = "the next commit removes it"
+
+
+def check_contents(
+    repository: Repository,
+    *,
+    quick: bool = False,
+    stripe: int = 0,
+    stripes: int = 1,
+    advance: Callable[[int], object] = lambda step: None,
+) -> Iterator[Finding]:
+    """Yield which file objects are not what their checksum says; *quick* looks at sizes only.
+
+    Of every *stripes* file objects the one at *stripe* is read, so that several processes can share the work.
+    """
+    number, end = FIRST_ID + stripe, count_files(repository) + FIRST_ID
+    while number < end:
+        with repository.database.reading() as reading:
+            for file_id in range(number, min(end, number + stripes * _FILES_A_READING), stripes):
+                problem = _problem(repository, reading, FileId(file_id), quick)
+                if problem is not None:
+                    yield problem
+                advance(1)
+        number += stripes * _FILES_A_READING
+
+
+def count_files(repository: Repository) -> int:
+    """Return how many file objects there are; 0 where that is damaged, which the check of the index reports."""
+    try:
+        with repository.database.reading() as reading:
+            return reading.counter("file") - FIRST_ID
+    except FsviewError:
+        return 0
+
+
+def _problem(repository: Repository, reading: Reading, file_id: FileId, quick: bool) -> Finding | None:
+    try:
+        record = file_record(reading, file_id)
+    except (FsviewError, ValueError, struct.error):
+        return None  # reported where the index is checked
+    subject, where = Subject(ObjectType.FILE, file_id), _where(repository, record)
+    try:
+        what = _wrong_file(repository, record) if quick else _wrong_content(repository, reading, file_id, record)
+    except CorruptionError as problem:
+        if record.storage != Storage.LOOSE:
+            return None  # a value of the index, reported there
+        what, where = f"expected {problem.expected}, found {problem.found}", problem.where
+    except OSError as problem:
+        what = f"it can't be read: {problem.strerror}"
+    if what is None:
+        return None
+    mend = f"put a good copy of the file there, or {RESTORE}" if record.storage == Storage.LOOSE else RESTORE
+    return error(f"file object {record.checksum.hex()}: {what}", where, mend, subject)
+
+
+def _where(repository: Repository, record: FileRecord) -> str:
+    inside = repository.path / "index"
+    return str(repository.loose_path(record.checksum) if record.storage == Storage.LOOSE else inside)
+
+
+def _wrong_file(repository: Repository, record: FileRecord) -> str | None:
+    if record.storage != Storage.LOOSE:
+        return None
+    try:
+        status = os.lstat(repository.loose_path(record.checksum))
+    except FileNotFoundError:
+        return "the loose file is gone"
+    if not stat.S_ISREG(status.st_mode):
+        return "it is not a regular file"
+    return None if status.st_size == record.size else f"expected {record.size} bytes, found {status.st_size}"
+
+
+def _wrong_content(repository: Repository, reading: Reading, file_id: FileId, record: FileRecord) -> str | None:
+    hasher, key = sha256(record.header), xxh3_128(seed=xxh3_64_intdigest(repository.secret))
+    size = 0
+    for data in chunks(repository, reading, file_id):
+        hasher.update(data)
+        key.update(data)
+        size += len(data)
+    if hasher.digest() != record.checksum:
+        return f"its sha256 is {hasher.hexdigest()}"
+    return _wrong_second(repository, reading, record, key.digest()) if size else None
+
+
+def _wrong_second(repository: Repository, reading: Reading, record: FileRecord, content: bytes) -> str | None:
+    """Check the rule of mtimes: no other content of this size has this second."""
+    if repository.settings.mtime != "first-seen":
+        return None
+    second = record.mtime_ns // 10**9
+    value = reading.get(b"mtime", mtime_key(record.size, second))
+    if value is None or MtimeRecord.unpack(value).content == content:
+        return None  # a record that is missing is reported where the index is checked
+    return f"other contents of {record.size} bytes have its second, {second}"
+
+
+def check_leftovers(repository: Repository) -> Iterator[Finding]:
+    """Yield what takes space for nothing: loose files that no record names, stages that nobody holds."""
+    for directory in _entries(repository.path / "objects"):
+        with_names = _entries(directory) if directory.is_dir() and not directory.is_symlink() else []
+        if not with_names and not directory.is_dir():
+            yield garbage("it is not part of a repository", str(directory), _NOT_NOW)
+        with repository.database.reading() as reading:  # begun after the look: what was published before it counts
+            for path in with_names:
+                if not _is_named(reading, directory.name, path.name):
+                    yield garbage("no record names this file", str(path), _NOT_NOW)
+    for path in _stale_stages(repository.path / "tmp"):
+        yield garbage("it is a leftover of a commit that was killed", str(path), _NEXT_COMMIT)
+    temporary = repository.path / f"{SETTINGS_FILE}.tmp"
+    if temporary.exists():
+        yield garbage("it is a leftover of an init that was killed", str(temporary), _NOT_NOW)
+
+
+def _entries(directory: Path) -> list[Path]:
+    try:
+        return sorted(directory.iterdir())
+    except FileNotFoundError:
+        return []
+
+
+def _is_named(reading: Reading, prefix: str, name: str) -> bool:
+    if len(prefix) != 2 or not _LOOSE_NAME.fullmatch(name):
+        return False
+    try:
+        number = object_id(reading, ObjectType.FILE, Checksum(bytes.fromhex(prefix + name)))
+        return number is not None and file_record(reading, FileId(number)).storage == Storage.LOOSE
+    except (FsviewError, ValueError, struct.error):
+        return True  # what names it is damaged: better kept
+
+
+def _stale_stages(tmp: Path) -> list[Path]:
+    """Return what is in tmp/ and belongs to no living process. Stages are made under the lock that is taken here."""
+    try:
+        descriptor = os.open(tmp, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (FileNotFoundError, PermissionError):
+        return []
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        return [path for path in _entries(tmp) if not (path.name.startswith("stage-") and _is_held(path))]
+    finally:
+        os.close(descriptor)
+
+
+def _is_held(stage: Path) -> bool:
+    """Whether a living process has this stage."""
+    try:
+        descriptor = os.open(stage / "lock", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
