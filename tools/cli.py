@@ -173,7 +173,6 @@ def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 _REPO_OPTION = click.option(
     "--repo",
     metavar="REPO",
-    envvar=REPOSITORY_VARIABLE,
     type=click.Path(path_type=Path),
     help=f"The repository; else {REPOSITORY_VARIABLE}, else the current directory.",
 )
@@ -190,18 +189,19 @@ def repository_option(
         from store.repository import Repository
 
         ctx = click.get_current_context()
-        given = kwargs.pop("repo")
-        assert given is None or isinstance(given, Path)
-        repository = ctx.with_resource(Repository.open(find_repository(given or _outer_repo(ctx))))
+        kwargs.pop("repo")
+        repository = ctx.with_resource(Repository.open(find_repository(_named_repository(ctx))))
         return function(repository, *args, **kwargs)
 
     return with_repository
 
 
-def _outer_repo(ctx: click.Context) -> Path | None:
-    """Return the --repo that stands before the command: `fsview --repo REPO log`."""
-    path = ctx.find_root().params.get("repo")
-    return path if isinstance(path, Path) else None
+def _named_repository(ctx: click.Context) -> Path | None:
+    """Return the --repo behind the command, else the one before it, else what the environment names."""
+    for named in (ctx.params.get("repo"), ctx.find_root().params.get("repo"), os.environ.get(REPOSITORY_VARIABLE)):
+        if named:
+            return Path(named)
+    return None
 
 
 def find_repository(given: Path | None) -> Path:
@@ -232,8 +232,8 @@ class RevisionType(click.ParamType[str]):
             from store.refs import list_refs
             from store.repository import Repository
 
-            given = ctx.params.get("repo") or _outer_repo(ctx)
-            with Repository.open(find_repository(given)) as repository, repository.database.reading() as reading:
+            where = find_repository(_named_repository(ctx))
+            with Repository.open(where) as repository, repository.database.reading() as reading:
                 names = [name for name, _ in list_refs(reading)]
         except (FsviewError, OSError):
             return []
