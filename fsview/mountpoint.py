@@ -8,29 +8,23 @@ where every access is ENOTCONN: an empty directory in its place would have a mir
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import select
 import shutil
-import subprocess
 from collections.abc import Iterator
-from errno import EBUSY, ENOTCONN
+from errno import ENOTCONN
 from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import quote
 
+from fsview.mounting import DEVICE, HELPER, KIND, InUseError, detach
 from store.errors import MountError
 
-SUBTYPE: Final = "fsview"
 PID_MARK: Final = b"user.fsview.pid"
 REPOSITORY_MARK: Final = b"user.fsview.repository"
-DEVICE: Final = "/dev/fuse"
 
-_KIND: Final = f"fuse.{SUBTYPE}"
-_HELPER: Final = "fusermount3"
 _HELPER_SETTINGS: Final = Path("/etc/fuse.conf")
-_MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
 _END_TIMEOUT_S: Final = 15
 _USERS_SHOWN_MAX: Final = 5
 
@@ -67,8 +61,8 @@ def check_mount_point(point: Path, repository: Path) -> None:
         MountError: it is missing, not an empty directory, or something is mounted there.
     """
     mount = find_mount(point)
-    if mount is not None and mount.kind == _KIND and _is_dead(point):
-        _unmount(point, lazy=True)
+    if mount is not None and mount.kind == KIND and _is_dead(point):
+        detach(os.path.realpath(point), lazy=True)
         mount = find_mount(point)
     if mount is not None:
         raise MountError(_in_the_way(mount, point, repository))
@@ -106,8 +100,8 @@ def check_machine(*, allow_other: bool) -> None:
         ) from None
     if os.geteuid() == 0:
         return
-    if shutil.which(_HELPER) is None:
-        raise MountError(f"{_HELPER} is missing, without which only root can mount; install it: apt install fuse3")
+    if shutil.which(HELPER) is None:
+        raise MountError(f"{HELPER} is missing, without which only root can mount; install it: apt install fuse3")
     if allow_other and not _user_allow_other():
         raise MountError(
             f"allow_other is for root only, unless {_HELPER_SETTINGS} has a line 'user_allow_other'; "
@@ -123,12 +117,12 @@ def unmount(point: Path, *, lazy: bool = False) -> None:
     """
     mount = find_mount(point)
     if mount is None:
-        raise MountError(f"nothing is mounted at {point}; see 'findmnt -t {_KIND}' for the views")
-    if mount.kind != _KIND:
+        raise MountError(f"nothing is mounted at {point}; see 'findmnt -t {KIND}' for the views")
+    if mount.kind != KIND:
         raise MountError(f"what is mounted at {point} is no view but {mount.kind} ({mount.source}): umount {point}")
     server = None if lazy else _open_server(point)
     try:
-        _unmount(point, lazy=lazy)
+        _detach(point, lazy=lazy)
         if server is not None and not select.select([server], [], [], _END_TIMEOUT_S)[0]:
             raise MountError(f"{point} is unmounted, but its server still runs after {_END_TIMEOUT_S} s; see its log")
     finally:
@@ -153,7 +147,7 @@ def _is_dead(point: Path) -> bool:
 
 
 def _in_the_way(mount: Mount, point: Path, repository: Path) -> str:
-    if mount.kind != _KIND:
+    if mount.kind != KIND:
         return f"{point} is a mount point already, of {mount.kind} ({mount.source}); name another directory"
     if mount.source == source_name(repository):
         return f"{repository} is mounted at {point} already; to end that: fsview umount {point}"
@@ -168,22 +162,14 @@ def _open_server(point: Path) -> int | None:
         return None
 
 
-def _unmount(point: Path, *, lazy: bool) -> None:
+def _detach(point: Path, *, lazy: bool) -> None:
     real = os.path.realpath(point)
-    if os.geteuid() == 0:
-        libc = ctypes.CDLL(None, use_errno=True)
-        failed = libc.umount2(os.fsencode(real), _UMOUNT_NOFOLLOW | (_MNT_DETACH if lazy else 0)) != 0
-        number = ctypes.get_errno() if failed else 0
-        text = os.strerror(number)
-    else:
-        command = [_HELPER, "-u", *(["-z"] if lazy else []), "--", real]
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
-        failed, text = done.returncode != 0, done.stderr.strip()
-        number = EBUSY if os.strerror(EBUSY) in text else 0
-    if failed and number == EBUSY:
-        raise MountError(f"{point} is in use{_users(real)}; end that, or take it away all the same: umount -l {point}")
-    if failed:
-        raise MountError(f"{point} can't be unmounted: {text}")
+    try:
+        detach(real, lazy=lazy)
+    except InUseError:
+        raise MountError(
+            f"{point} is in use{_users(real)}; end that, or take it away all the same: fsview umount -l {point}"
+        ) from None
 
 
 def _users(real: str) -> str:

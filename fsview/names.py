@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Final
 
 from fsview.attributes import (
@@ -55,6 +56,7 @@ Virtual = Fixed | RefDirectory
 _FIXED_NAMES: Final = {b"commits": COMMITS, b"refs": REFS}
 _CHECKSUM = re.compile(r"[0-9a-f]{64}")
 _ABBREVIATION = re.compile(r"([0-9a-f]{1,64})((?:\^|~[0-9]*)*)")
+_COMMITS_AT_A_TIME: Final = 256
 _STEPS = re.compile(r"[\^~@]")
 _AFTER_SLASH: Final = b"0"  # the byte behind "/": where the keys go on behind a directory's
 
@@ -89,11 +91,7 @@ class Names:
         if directory == Fixed(ROOT):
             return self._directory(_FIXED_NAMES[name]) if name in _FIXED_NAMES else None
         try:
-            text = name.decode()
-            with self._database.reading() as reading:
-                if directory == Fixed(COMMITS):
-                    return self._find_commit(reading, text)
-                return self._find_ref(reading, _prefix(reading, directory), text)
+            return self._find_commit(name.decode()) if directory == Fixed(COMMITS) else self._find_ref(directory, name)
         except StaleNodeError:
             raise
         except (NotFoundError, InvalidNameError, UnicodeDecodeError):
@@ -143,44 +141,63 @@ class Names:
         mtime_ns = self._trees.root(commit).mtime_ns
         return Attributes(node, Ino(node), SYMLINK, self._uid, self._gid, size, mtime_ns, MOVING_NAME_S)
 
-    def _find_commit(self, reading: Reading, name: str) -> Attributes | None:
-        if _CHECKSUM.fullmatch(name):
-            number = commit_number(reading, Checksum(bytes.fromhex(name)))
-            return None if number is None else self._trees.root(number)
+    def _find_commit(self, name: str) -> Attributes | None:
+        with self._database.reading() as reading:
+            if _CHECKSUM.fullmatch(name):
+                number = commit_number(reading, Checksum(bytes.fromhex(name)))
+            else:
+                number = self._abbreviated(reading, name)
+        if number is None:
+            return None
+        return self._trees.root(number) if _CHECKSUM.fullmatch(name) else self._link(0, number)
+
+    def _abbreviated(self, reading: Reading, name: str) -> CommitNumber | None:
         match = _ABBREVIATION.fullmatch(name)
         if match is None:
             return None
         checksum = commit_record(reading, resolve(reading, match[1], now_s=self._now_s())).checksum.hex()
         if not checksum.startswith(match[1]):  # a ref has this name
             return None
-        return self._link(0, resolve(reading, checksum + match[2], now_s=self._now_s()))
+        return resolve(reading, checksum + match[2], now_s=self._now_s())
 
-    def _find_ref(self, reading: Reading, prefix: str, name: str) -> Attributes | None:
-        full = prefix + name
-        base = _STEPS.split(full, maxsplit=1)[0]
-        if ":" in base or len(base.encode()) > NAME_BYTES_MAX:
-            return None
-        ref = find_ref(reading, base)
-        if ref is not None:
-            commit = ref.commit if base == full else resolve(reading, full, now_s=self._now_s())
+    def _find_ref(self, directory: Virtual, name: bytes) -> Attributes | None:
+        with self._database.reading() as reading:
+            prefix = _prefix(reading, directory)
+            full = prefix + name.decode()
+            base = _STEPS.split(full, maxsplit=1)[0]
+            if ":" in base or len(base.encode()) > NAME_BYTES_MAX:
+                return None
+            ref = find_ref(reading, base)
+            commit = ref.commit if ref is not None else None
+            if commit is not None and base != full:
+                commit = resolve(reading, full, now_s=self._now_s())
+            ref_id = reading.get(b"refdir", full.encode()) if base == full else None
+        if commit is not None:
             return self._link(_depth(prefix), commit)
-        ref_id = reading.get(b"refdir", full.encode()) if base == full else None
         return None if ref_id is None else self._directory(ref_directory_node(RefId(key_id(ref_id))))
 
     def _commit_rows(self, after: int) -> Iterator[Row]:
-        with self._database.reading() as reading:
-            for key, value in reading.items(b"commit", id_key(after + 1)):
-                number, name = CommitNumber(key_id(key)), CommitRecord.unpack(value).checksum.hex()
-                yield Row(name.encode(), self._trees.root(number), number)
+        while True:
+            with self._database.reading() as reading:
+                found = [
+                    (CommitNumber(key_id(key)), CommitRecord.unpack(value).checksum)
+                    for key, value in islice(reading.items(b"commit", id_key(after + 1)), _COMMITS_AT_A_TIME)
+                ]
+            if not found:
+                return
+            for number, checksum in found:
+                yield Row(checksum.hex().encode(), self._trees.root(number), number)
+            after = found[-1][0]
 
     def _ref_rows(self, directory: Virtual, after: int) -> Iterator[Row]:
         with self._database.reading() as reading:
             prefix = _prefix(reading, directory)
-            for ref_id, name, commit in sorted(_children(reading, prefix)):
-                if ref_id > after and commit is None:
-                    yield Row(name, self._directory(ref_directory_node(ref_id)), ref_id)
-                elif ref_id > after and commit is not None:
-                    yield Row(name, self._link(_depth(prefix), commit), ref_id)
+            children = sorted(child for child in _children(reading, prefix) if child[0] > after)
+        for ref_id, name, commit in children:
+            if commit is None:
+                yield Row(name, self._directory(ref_directory_node(ref_id)), ref_id)
+            else:
+                yield Row(name, self._link(_depth(prefix), commit), ref_id)
 
 
 def _prefix(reading: Reading, directory: Virtual) -> str:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ctypes import c_uint64
 from errno import EIO, ENODATA, ENOENT, ENOSYS, EROFS
 from itertools import islice
@@ -82,6 +82,11 @@ class Operations(pyfuse3.Operations):
         """*ino_offset* is what `find_ino_offset` found."""
         self._view, self._ino_offset = view, ino_offset
         self._listed: BoundedCache[int, list[Reply]] = BoundedCache(_LISTED_ENTRIES_MAX)
+        self.on_init: Callable[[], None] = _do_nothing
+
+    def init(self) -> None:
+        """Tell whoever waits for the kernel's first request."""
+        self.on_init()
 
     async def lookup(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> EntryAttributes:
         """Answer with what is called *name*."""
@@ -224,6 +229,10 @@ for _name in (
     "removexattr",
 ):  # fmt: skip
     setattr(Operations, _name, _refuse_to_write)
+
+
+def _do_nothing() -> None:
+    pass
 
 
 def _nothing_forever() -> EntryAttributes:

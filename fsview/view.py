@@ -174,12 +174,13 @@ class View:
 
     def _describe(self, node: int) -> str:
         parsed = parse(node)
-        with self._database.reading() as reading:
-            if isinstance(parsed, File):
+        if isinstance(parsed, File):
+            with self._database.reading() as reading:
                 return f"file object {_file_record(reading, parsed.file_id).checksum.hex()}"
-            if isinstance(parsed, Directory):
+        if isinstance(parsed, Directory):
+            with self._database.reading() as reading:
                 checksum = commit_record(reading, parsed.commit).checksum.hex()
-                return f"commits/{checksum}{os.fsdecode(self._trees.place(parsed).path)}"
+            return f"commits/{checksum}{os.fsdecode(self._trees.place(parsed).path)}"
         return f"{type(parsed).__name__} {tuple(parsed)}"
 
     def _parent_attributes(self, place: Place) -> Attributes:

@@ -52,7 +52,8 @@ def mount(repository: Path, point: Path, options: MountOptions, *, log_path: Pat
         MountError: what is in the way, and how to mend it.
         NotFoundError, FormatError: it is no repository, or not one that this program can read.
     """
-    from fsview.server import log_to, serve, start
+    from fsview.background import log_to, start
+    from fsview.server import serve
 
     if log_path is not None:
         start(repository, point, options, log_path)

@@ -1,0 +1,104 @@
+"""Mounting and unmounting: the system calls as root, fusermount3 for everybody else.
+
+Not libfuse's: it writes what went wrong to stderr, for nobody to see, and it would answer the kernel's first request
+by itself (fsview/server.py has something to add there).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+import stat
+import subprocess
+from collections.abc import Iterable
+from errno import EBUSY, EPERM
+from typing import Final
+
+from store.errors import MountError
+
+SUBTYPE: Final = "fsview"
+KIND: Final = f"fuse.{SUBTYPE}"
+DEVICE: Final = "/dev/fuse"
+HELPER: Final = "fusermount3"
+
+_MS_RDONLY, _MS_NOSUID, _MS_NODEV = 1, 2, 4
+_MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
+
+
+class InUseError(MountError):
+    """What is to be unmounted is in use."""
+
+
+def mount(point: str, source: str, options: Iterable[str]) -> int:
+    """Mount a FUSE file system at *point*, an absolute path; return the descriptor on which its requests arrive.
+
+    Raises:
+        MountError: the kernel or the helper refused.
+    """
+    return _mount_as_root(point, source, options) if os.geteuid() == 0 else _mount_by_helper(point, source, options)
+
+
+def detach(point: str, *, lazy: bool) -> None:
+    """Unmount what is at *point*, an absolute path; *lazy*: even if it is in use.
+
+    Raises:
+        InUseError: it is in use.
+        MountError: the kernel or the helper refused.
+    """
+    if os.geteuid() == 0:
+        number = _call("umount2", os.fsencode(point), _UMOUNT_NOFOLLOW | (_MNT_DETACH if lazy else 0))
+        text = os.strerror(number) if number else ""
+    else:
+        done = _run_helper(["-u", *(["-z"] if lazy else []), "--", point])
+        text = done.stderr.strip() if done.returncode else ""
+    if os.strerror(EBUSY) in text:
+        raise InUseError(text)
+    if text:
+        raise MountError(f"{point} can't be unmounted: {text}")
+
+
+def _mount_as_root(point: str, source: str, options: Iterable[str]) -> int:
+    descriptor = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
+    data = [f"fd={descriptor}", f"rootmode={stat.S_IFDIR:o}", f"user_id={os.getuid()}", f"group_id={os.getgid()}"]
+    flags = _MS_RDONLY | _MS_NOSUID | _MS_NODEV
+    arguments = (source.encode(), os.fsencode(point), KIND.encode(), flags, ",".join([*data, *options]).encode())
+    number = _call("mount", *arguments)
+    if number:
+        os.close(descriptor)
+        hint = "; a container needs --cap-add SYS_ADMIN for it" if number == EPERM else ""
+        raise MountError(f"{point} can't be mounted: {os.strerror(number)}{hint}")
+    return descriptor
+
+
+def _mount_by_helper(point: str, source: str, options: Iterable[str]) -> int:
+    """Have fusermount3 mount: it sends the descriptor through a socket that it inherits."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        texts = ("ro", "nosuid", "nodev", f"fsname={source}", f"subtype={SUBTYPE}", *options)
+        done = _run_helper(["-o", ",".join(texts), "--", point], theirs.fileno())
+        if done.returncode != 0:
+            raise MountError(f"{point} can't be mounted: {done.stderr.strip() or HELPER + ' failed'}")
+        _, descriptors, _, _ = socket.recv_fds(ours, 1, 1)
+    os.set_inheritable(descriptors[0], False)
+    return descriptors[0]
+
+
+def _run_helper(arguments: list[str], descriptor: int | None = None) -> subprocess.CompletedProcess[str]:
+    shared = () if descriptor is None else (descriptor,)
+    environment = os.environ | {"LC_ALL": "C"} | ({} if descriptor is None else {"_FUSE_COMMFD": str(descriptor)})
+    command = [HELPER, *arguments]
+    try:
+        return subprocess.run(
+            command, env=environment, pass_fds=shared, capture_output=True, text=True, errors="replace"
+        )
+    except FileNotFoundError:
+        raise MountError(
+            f"{HELPER} is missing, which everybody but root needs; install it: apt install fuse3"
+        ) from None
+
+
+def _call(name: str, *arguments: object) -> int:
+    """Call a function of the C library; return its errno, 0 if it succeeded."""
+    library = ctypes.CDLL(None, use_errno=True)
+    return ctypes.get_errno() if getattr(library, name)(*arguments) != 0 else 0
