@@ -53,6 +53,7 @@ _HEX = re.compile("[0-9a-f]{64}")
 _THREE_U32 = struct.Struct(">III")
 _HEADER = struct.Struct(">IIIIII")  # size of the variant, 0; uid, gid, mode, rdev
 _PLAIN_HEADER = struct.Struct(">IIIIIIBB")  # the same, then an empty target and its end offset
+_NOT_CANONICAL = 0o7022  # setuid, setgid, sticky, and what lets others write
 assert _HEADER.size == 24 and _PLAIN_HEADER.size == 26
 
 
@@ -185,7 +186,7 @@ class DirMeta:
 
     def canonical(self) -> Self:
         """Return what --canonical-permissions makes of it."""
-        return type(self)(0, 0, self.mode & (stat.S_IFMT(~0) | 0o755))
+        return type(self)(0, 0, self.mode & ~_NOT_CANONICAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +238,7 @@ class FileHeader:
         """Return what --canonical-permissions makes of it."""
         if stat.S_ISLNK(self.mode):
             return type(self)(0, 0, self.mode, (), self.symlink_target)
-        return type(self)(0, 0, self.mode & (stat.S_IFMT(~0) | 0o755))
+        return type(self)(0, 0, self.mode & ~_NOT_CANONICAL)
 
 
 @dataclass(frozen=True, slots=True)
