@@ -31,7 +31,7 @@ DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _SET_ID_BITS: Final = 0o6000
-_MTIME_NS_MAX: Final = 2**63 - 1
+_MTIME_NS_MAX: Final = ((1 << 63) // 10**9 - 1) * 10**9  # as in the view: a commit may be of any time
 _NOBODY: Final = 2**32 - 1  # chown takes it for "leave it"
 _DEPTH_MAX: Final = 10_000
 
@@ -55,6 +55,7 @@ class TreeWriter:
         """*user_mode* leaves out owners, xattrs, setuid and setgid; *shown* is how errors call the destination."""
         self._repository, self._linker, self._user_mode = repository, linker, user_mode
         self._shown, self._advance = shown, advance
+        self._zero_mtime = repository.settings.mtime == "zero"  # the root's would be the commit's time
         self._top = b""
         self.done = Written()
 
@@ -171,7 +172,7 @@ class TreeWriter:
         self.done.symlinks += 1
 
     def _attributes(self, entry: Entry, xattrs: Xattrs) -> Attributes:
-        mode, mtime_ns = stat.S_IMODE(entry.mode), min(entry.mtime_ns, _MTIME_NS_MAX)
+        mode, mtime_ns = stat.S_IMODE(entry.mode), 0 if self._zero_mtime else min(entry.mtime_ns, _MTIME_NS_MAX)
         if self._user_mode:
             return Attributes(None, mode & ~_SET_ID_BITS, mtime_ns, ())
         if _NOBODY in (entry.uid, entry.gid):
