@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -115,9 +116,16 @@ class Reading:
 
 
 class Writing(Reading):
-    """The one write transaction: everything in it becomes visible and durable together, or not at all."""
+    """The one write transaction: everything in it becomes visible and durable together, or not at all.
 
-    __slots__ = ()
+    settle_s is how long readers may go on believing what they saw before; `Database.write` waits it out.
+    """
+
+    __slots__ = ("settle_s",)
+
+    def __init__(self, txn: lmdb.Transaction[memoryview], handles: dict[bytes, lmdb._Database], where: str) -> None:
+        super().__init__(txn, handles, where)
+        self.settle_s = 0.0
 
     def put(self, table: bytes, key: bytes, value: bytes, *, append: bool = False) -> None:
         """Store *value*; with *append*, *key* is greater than all others in *table* (faster, denser)."""
@@ -226,7 +234,10 @@ class Database:
                 # A reader that was killed holds pages for good, and the file grows without bound, until it is cleared.
                 self._env.reader_check()
                 with self._env.begin(write=True, buffers=True) as txn:
-                    return body(Writing(txn, self._handles, str(self.path)))
+                    writing = Writing(txn, self._handles, str(self.path))
+                    result = body(writing)
+                time.sleep(writing.settle_s)
+                return result
             except lmdb.MapFullError:
                 self._env.set_mapsize(2 * self._env.info()["map_size"])
             except lmdb.MapResizedError:
