@@ -37,6 +37,7 @@ NESTING_MAX: Final = 64  # containers within containers, variants included
 
 _NUMBERS: Final = dict(zip("bynqiuhxtd", "?BhHiIiqQd", strict=True))  # type -> struct's code
 _STRINGS: Final = frozenset("sog")
+_SIGNATURE_LENGTH_MAX: Final = 1 << 16
 _OBJECT_PATH: Final = re.compile(r"/|(/[A-Za-z0-9_]+)+")
 
 
@@ -282,6 +283,8 @@ def _misfit(type_name: str, value: Any) -> InvalidNameError:
 
 def parse_signature(signature: str) -> Type:
     """Return the one complete type that *signature* is, or raise InvalidNameError."""
+    if len(signature) > _SIGNATURE_LENGTH_MAX:
+        raise InvalidNameError(f"a GVariant type of {len(signature)} characters, more than {_SIGNATURE_LENGTH_MAX}")
     # Long signatures come from nowhere but a hostile object: don't remember them.
     return (_parse_remembered if len(signature) < 256 else _parse_whole)(signature)
 
@@ -310,12 +313,8 @@ _parse_remembered = lru_cache(maxsize=256)(_parse_whole)
 def _parse(text: str, at: int, levels: int) -> tuple[Type, int]:
     """Return the type that begins at *at*, and where it ends."""
     code = text[at : at + 1]
-    if code in _NUMBERS:
-        return _Number(code), at + 1
-    if code in _STRINGS:
-        return _String(code), at + 1
-    if code == "v":
-        return _Variant(), at + 1
+    if code in _SIMPLE:
+        return _SIMPLE[code], at + 1
     if levels == 0 or code not in ("a", "m", "(", "{"):
         raise InvalidNameError(f"not a GVariant type: {text[at:]!r:.80}")
     if code in ("a", "m"):
@@ -324,6 +323,10 @@ def _parse(text: str, at: int, levels: int) -> tuple[Type, int]:
             return _Maybe(element), end
         return _Bytes() if text[at + 1] == "y" else _Array(element), end
     return _parse_members(text, at, levels - 1)
+
+
+_SIMPLE: dict[str, Type] = {"v": _Variant(), **{code: _Number(code) for code in _NUMBERS}}
+_SIMPLE.update((code, _String(code)) for code in _STRINGS)
 
 
 def _parse_members(text: str, at: int, levels: int) -> tuple[Type, int]:

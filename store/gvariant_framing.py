@@ -34,7 +34,7 @@ def offset_width(body_size: int, count: int) -> int:
 
 
 def array_ends(data: bytes, start: int, end: int) -> list[int]:
-    """Return where the elements of an array of varying size end; the last is where the table begins."""
+    """Return where the elements of an array of varying size end, in order; the last is where the table begins."""
     if start == end:
         return []
     width = offset_width(end - start, 0)
@@ -42,7 +42,10 @@ def array_ends(data: bytes, start: int, end: int) -> list[int]:
     count, rest = divmod(end - table, width)
     if not start <= table < end or rest or offset_width(table - start, count) != width:
         raise refusal(end - width, "an array's table of offsets is not in normal form")
-    return [start + offset for offset in struct.unpack_from(f"<{count}{_OFFSET[width]}", data, table)]
+    ends = [start + offset for offset in struct.unpack_from(f"<{count}{_OFFSET[width]}", data, table)]
+    if ends != sorted(ends):
+        raise refusal(table, "an array's elements end before they begin")
+    return ends
 
 
 def tuple_ends(data: bytes, start: int, end: int, count: int) -> tuple[list[int], int]:

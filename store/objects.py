@@ -344,8 +344,7 @@ def _unpack_xattrs(pairs: list[tuple[bytes, bytes]]) -> Xattrs:
 
 def _target_and_xattrs(data: bytes) -> tuple[bytes, Xattrs]:
     """Return the last two fields of a file header."""
-    end = len(data) - 2
-    if len(data) < 264 and data[-1] == len(data) - 9 and data[end] == 0:  # behind the target is its offset: no xattrs
-        return data[24:end], ()
+    if len(data) < 264 and data[-1] == len(data) - 9 and data[-2] == 0:  # no xattrs: the offset is behind the target
+        return data[24:-2], ()
     *_, target, pairs = gvariant.unpack("(uuuusa(ayay))", data[8:])
     return target.encode(), _unpack_xattrs(pairs)
