@@ -27,6 +27,7 @@ from fsview.mounting import detach, mount
 from fsview.mountpoint import PID_MARK, REPOSITORY_MARK, check_machine, check_mount_point, source_name
 from fsview.operations import Operations, find_ino_offset
 from fsview.view import View
+from fsview.waiting import answer_requests
 from store.errors import MountError
 from store.repository import Repository
 
@@ -118,7 +119,7 @@ async def _answer_first(operations: Operations) -> None:
     """Answer one request: libfuse's part of it is done when pyfuse3 waits for the next."""
     with trio.CancelScope() as scope:
         operations.on_init = scope.cancel
-        await pyfuse3.main(min_tasks=1, max_tasks=1)
+        await answer_requests()
 
 
 def _with_cached_symlinks(request: bytes, reply: bytes) -> bytes:
@@ -132,7 +133,7 @@ def _with_cached_symlinks(request: bytes, reply: bytes) -> bytes:
 async def _answer() -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_end_on_signal)
-        await pyfuse3.main(min_tasks=1, max_tasks=1)
+        await answer_requests()
         nursery.cancel_scope.cancel()
 
 
