@@ -1,0 +1,36 @@
+"""The check that every test which wrote ends with: no error in the repository, by the library function itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from store.check import check
+from store.findings import Finding, Severity
+from store.repository import Repository
+
+
+def check_repository(path: Path) -> list[Finding]:
+    """Return all findings in the repository at *path*."""
+    with Repository.open(path) as repository:
+        return check(repository)
+
+
+def assert_sound(path: Path, *, garbage: bool = False) -> None:
+    """Fail if anything is wrong in the repository at *path*; leftovers, too, are wrong unless *garbage* says so."""
+    __tracebackhide__ = True
+    wrong = [
+        str(finding) for finding in check_repository(path) if not (garbage and finding.severity == Severity.GARBAGE)
+    ]
+    if wrong:
+        raise AssertionError("\n  ".join([f"{len(wrong)} findings in {path}:", *wrong[:20]]))
+
+
+@pytest.fixture
+def checked_repository(make_repo: Callable[..., Path]) -> Iterator[Path]:
+    """Return a new repository that must be sound when the test ends. Import it where it is used."""
+    path = make_repo()
+    yield path
+    assert_sound(path)
