@@ -56,6 +56,7 @@ _SUBJECTS: Final = {
     b"listing": ObjectType.DIRTREE,
     b"dirmeta": ObjectType.DIRMETA,
     b"commit": ObjectType.COMMIT,
+    b"detached": ObjectType.COMMIT,
 }
 _UNPARSABLE: Final = (struct.error, ValueError, IndexError, OverflowError)
 _MENDS: Final = {b"stat": "commit with --no-stat-cache, which writes the record anew"}

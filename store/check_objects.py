@@ -211,7 +211,10 @@ def check_detached(context: Context, key: bytes, value: bytes) -> Iterator[str]:
     """Detached metadata belong to a commit."""
     if context.commit(key_id(key)) is None:
         yield "there are detached metadata of a commit that is not here"
-    unpack_detached(value)
+    try:
+        unpack_detached(value)
+    except FormatError as problem:
+        yield f"its detached metadata are not valid: {problem}"
 
 
 def _known(context: Context, kind: ObjectType, checksum: Checksum, number: int) -> Iterator[str]:

@@ -11,6 +11,7 @@ process. So this process never opens the index. Its children do, and one that di
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import time
@@ -166,6 +167,7 @@ def _start(path: Path, name: str, job: Job) -> _Child:
 def _child(path: Path, job: Job, messages: Connection) -> None:
     """Do a job in this new process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent has it, and ends this process
+    faulthandler.disable()  # a fault becomes a finding
     steps = _Steps(messages)
     with suppress(BrokenPipeError):
         try:

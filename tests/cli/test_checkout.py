@@ -25,7 +25,7 @@ from tests.checking import assert_sound
 from tests.cli.conftest import LARGE, Fsview, Releases
 from tests.running import RunFsview
 from tests.snapshots import assert_same_tree, snapshot
-from tests.trees import File, Spec, Symlink, build_tree, sample_tree
+from tests.trees import File, Node, Spec, Symlink, build_tree, sample_tree
 from tools.checkout import checkout
 from tools.linking import Link
 
@@ -107,13 +107,13 @@ def test_json_counts_what_was_written(fsview: Fsview, releases: Releases, tmp_pa
 @pytest.mark.parametrize("kind", ["file", "directory", "dangling", "symlink to an empty directory"])
 def test_a_destination_that_is_taken_stays_as_it_is(fsview: Fsview, tmp_path: Path, kind: str) -> None:
     (tmp_path / "empty").mkdir()
-    spec: Spec = {
-        "file": {"out": b"mine"},
-        "directory": {"out": {"mine": b""}},
-        "dangling": {"out": Symlink("nowhere")},
-        "symlink to an empty directory": {"out": Symlink(str(tmp_path / "empty"))},
-    }[kind]
-    there = build_tree(tmp_path / "there", spec)
+    out: dict[str, Node] = {
+        "file": b"mine",
+        "directory": {"mine": b""},
+        "dangling": Symlink("nowhere"),
+        "symlink to an empty directory": Symlink(str(tmp_path / "empty")),
+    }
+    there = build_tree(tmp_path / "there", {"out": out[kind]})
     before = snapshot(there)
     for revision in ("rel", "rel:/etc/motd"):
         assert "exists already" in fsview("checkout", revision, there / "out", status=1).stderr
