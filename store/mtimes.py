@@ -14,6 +14,12 @@ from store.schema import MtimeRecord, Storage, mtime_key
 from store.staging import StagedFile
 
 _SECOND: Final = 10**9
+_LIMIT: Final = 2**33 * _SECOND  # 272 years: 64 bits of nanoseconds hold it, and room for earlier seconds
+
+
+def limit_mtime(mtime_ns: int) -> int:
+    """Return *mtime_ns*, or the nearest time that can be stored: file systems know the years -100,000 and 2400 too."""
+    return max(-_LIMIT, min(mtime_ns, _LIMIT))
 
 
 def assign_mtime(writing: Writing, staged: StagedFile) -> int:

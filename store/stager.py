@@ -15,6 +15,7 @@ from typing import Final, Self
 from xxhash import xxh3_64_intdigest, xxh3_128, xxh3_128_digest
 
 from store.content import pack_guards
+from store.mtimes import limit_mtime
 from store.objects import Checksum, FileHeader
 from store.repository import Repository
 from store.schema import BLOCK_BYTES, INLINE_BYTES_MAX, Storage
@@ -22,7 +23,7 @@ from store.staging import NO_CONTENT_KEY, FileSpool, StagedFile
 
 WHOLE_BYTES_MAX: Final = 8 << 20  # longer contents should come as a stream
 PIECE_BYTES: Final = 8 * BLOCK_BYTES
-_UNSETTABLE: Final = (errno.ENOTSUP, errno.EPERM, errno.ENOSPC, errno.E2BIG)
+_UNSETTABLE: Final = (errno.ENOTSUP, errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOSPC, errno.E2BIG, errno.ERANGE)
 
 
 class Stager:
@@ -116,7 +117,7 @@ class Stager:
         key: bytes,
         data: bytes,
     ) -> None:
-        self._spool.add(StagedFile(checksum, size, mtime_ns, storage, key, header.to_bytes(), data))
+        self._spool.add(StagedFile(checksum, size, limit_mtime(mtime_ns), storage, key, header.to_bytes(), data))
 
 
 class _Loose:
@@ -132,11 +133,9 @@ class _Loose:
 
     def dress(self, header: FileHeader) -> None:
         """Set what can be set; a checkout looks before it links."""
-        if os.geteuid() != 0:
-            os.fchmod(self._file, stat.S_IMODE(header.mode) & 0o777 | stat.S_IRUSR)
+        if os.geteuid() != 0 or not self._give_to(header.uid, header.gid):
+            os.fchmod(self._file, stat.S_IMODE(header.mode) & 0o777 | stat.S_IRUSR)  # not setuid to somebody else
             return
-        if header.uid or header.gid:
-            os.fchown(self._file, header.uid, header.gid)
         for name, value in header.xattrs:
             try:
                 os.setxattr(self._file, name, value)
@@ -144,6 +143,16 @@ class _Loose:
                 if error.errno not in _UNSETTABLE:
                     raise
         os.fchmod(self._file, stat.S_IMODE(header.mode))
+
+    def _give_to(self, uid: int, gid: int) -> bool:
+        """Whether the file has this owner now; root of a container or of a user namespace can't give it to all."""
+        try:
+            os.fchown(self._file, uid, gid)
+        except OSError as error:
+            if error.errno not in _UNSETTABLE:
+                raise
+            return False
+        return True
 
     def __enter__(self) -> Self:
         return self

@@ -25,7 +25,8 @@ from hashlib import blake2b
 from typing import Final, Self
 
 RACY_NS: Final = 2 * 10**9  # the coarsest times in use: FAT's
-STAT: Final = struct.Struct(">QQIIIQqq")
+STAT: Final = struct.Struct(">QQIIIQQQ")
+_U64_MAX: Final = 2**64 - 1  # times are cut to it: 64 bits of nanoseconds end in 2262, file systems later
 IDS: Final = struct.Struct(">QQ")
 _HEADER = struct.Struct(">QI")
 assert (STAT.size, IDS.size) == (52, 16)
@@ -40,7 +41,7 @@ def pack_stat(status: os.stat_result) -> bytes:
     """Return the eight numbers that tell whether a file changed."""
     return STAT.pack(
         status.st_dev, status.st_ino, status.st_mode, status.st_uid, status.st_gid,
-        status.st_size, status.st_mtime_ns, status.st_ctime_ns,
+        status.st_size, status.st_mtime_ns & _U64_MAX, status.st_ctime_ns & _U64_MAX,
     )  # fmt: skip
 
 
