@@ -14,9 +14,10 @@ import errno
 import os
 import signal
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -35,6 +36,7 @@ _OUTSTANDING_BATCHES_MAX: Final = 256
 _TRIES: Final = 3
 _NONE: Final = Checksum(bytes(32))
 _PR_SET_PDEATHSIG: Final = 1
+GONE: Final = "it vanished before it could be read"
 
 
 class Hashed(NamedTuple):
@@ -120,10 +122,8 @@ class Hasher:
         if batch.future is None:
             self._local = self._local or _Worker(self._job)
             return self._local.run(batch.paths)
-        try:
+        with _telling_of_death():
             results = batch.future.result()
-        except BrokenProcessPool as error:
-            raise SourceError("a process that hashed files died (out of memory?); nothing was committed") from error
         self._outstanding -= 1
         batch.future = None
         batch.paths.clear()
@@ -134,7 +134,8 @@ class Hasher:
             self._pool = ProcessPoolExecutor(
                 self._processes, get_context("fork"), initializer=_start_worker, initargs=(self._job, os.getpid())
             )
-        batch.future = self._pool.submit(_run_batch, batch.paths)
+        with _telling_of_death():
+            batch.future = self._pool.submit(_run_batch, batch.paths)
         self._outstanding += 1
         self._batch = _Batch()
 
@@ -145,7 +146,19 @@ class Hasher:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=kind is not None)
         if self._local is not None:
-            self._local.close()
+            with suppress(OSError) if kind is not None else nullcontext():  # a full disk was told of already
+                self._local.close()
+
+
+@contextmanager
+def _telling_of_death() -> Iterator[None]:
+    try:
+        yield
+    except BrokenProcessPool as error:
+        raise SourceError(
+            "a process that hashed files was killed (by the kernel, when memory ran out?); "
+            "nothing was committed; try again"
+        ) from error
 
 
 class _Worker:
@@ -157,9 +170,16 @@ class _Worker:
         self._stager = Stager(self._repository, job.stage, str(os.getpid()))
 
     def run(self, paths: Iterable[bytes]) -> list[Hashed]:
-        """Hash and stage files."""
-        results = [self._hash(path) for path in paths]
-        self._stager.flush()
+        """Hash and stage files.
+
+        Raises:
+            OSError: the stage can't be written.
+        """
+        try:
+            results = [self._hash(path) for path in paths]
+            self._stager.flush()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._job.stage)) from error
         return results
 
     def close(self) -> None:
@@ -174,8 +194,9 @@ class _Worker:
                     return result
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):  # reading never says so: it is the stage that is full
-                raise OSError(error.errno, error.strerror, str(self._job.stage)) from error
-            return Hashed(_NONE, b"", problem=error.strerror or str(error))
+                raise
+            gone = error.errno in (errno.ENOENT, errno.ENOTDIR)
+            return Hashed(_NONE, b"", problem=GONE if gone else error.strerror or str(error))
         except InvalidNameError as error:
             return Hashed(_NONE, b"", problem=str(error))
         raise AssertionError("the last try gives a result")
@@ -187,17 +208,21 @@ class _Worker:
         except OSError as error:
             if error.errno != errno.ELOOP:
                 raise
-            return self._hash_symlink(path)
+            return self._hash_symlink(path, is_last)
         try:
             return self._hash_open(file, is_last)
         finally:
             os.close(file)
 
-    def _hash_symlink(self, path: bytes) -> Hashed:
+    def _hash_symlink(self, path: bytes, is_last: bool) -> Hashed | None:
         status, target = os.lstat(path), os.readlink(path)
         xattrs = read_xattrs(path) if self._job.recipe.wants_xattrs else ()
+        packed = pack_stat(status)
+        changed = packed != pack_stat(os.lstat(path))
+        if changed and not is_last:
+            return None
         header = self._job.recipe.file(status.st_uid, status.st_gid, status.st_mode, xattrs, target)
-        return Hashed(self._stager.symlink(header, status.st_mtime_ns), pack_stat(status))
+        return Hashed(self._stager.symlink(header, status.st_mtime_ns), packed, changed)
 
     def _hash_open(self, file: int, is_last: bool) -> Hashed | None:
         status = os.fstat(file)
@@ -214,7 +239,7 @@ class _Worker:
             return is_last or not changed
 
         if status.st_size > WHOLE_BYTES_MAX:
-            checksum = self._stager.stream(lambda size: _read(file, size), header, status.st_mtime_ns, accept)
+            checksum = self._stager.stream(_bounded(file, status.st_size), header, status.st_mtime_ns, accept)
         else:
             data = _read(file, status.st_size)
             checksum = self._stager.whole(data, header, status.st_mtime_ns) if accept(len(data)) else None
@@ -232,6 +257,19 @@ def _read(file: int, size: int) -> bytes:
         parts.append(data)
         missing -= len(data)
     return b"".join(parts)
+
+
+def _bounded(file: int, size: int) -> Callable[[int], bytes]:
+    """Return what reads *file* up to *size* bytes: one that grows faster than it is read has no end."""
+    left = size
+
+    def read(most: int) -> bytes:
+        nonlocal left
+        data = _read(file, min(most, left))
+        left -= len(data)
+        return data
+
+    return read
 
 
 _worker: _Worker | None = None
