@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from store.database import Database
+from store.mtimes import limit_mtime
 from store.objects import Checksum, DirMeta, DirTree
 from store.publication import Phase, Report
 from store.schema import FileId, FileRecord, MetaId, TreeId, id_key
@@ -24,6 +25,7 @@ from tools.hashing import Ticket
 from tools.sources import Directory, Scanned
 
 _UNSURE = bytes(STAT.size)
+_QUEUED_MAX: Final = 1 << 17  # entries of directories that wait for their files
 
 
 class _Made(NamedTuple):
@@ -45,6 +47,12 @@ class _Frame:
     waiting: Iterator[tuple[bytes, Directory]]
     parent: _Frame | None
     children: dict[bytes, _Made] = field(default_factory=dict)
+    lost: set[bytes] = field(default_factory=set)  # directories that vanished before they could be read
+
+    @property
+    def weight(self) -> int:
+        """About how many entries it holds in memory."""
+        return 1 + len(self.scanned.stats) + (len(self.scanned.unchanged.names) if self.scanned.unchanged else 0)
 
 
 @dataclass(slots=True)
@@ -73,23 +81,34 @@ class Builder:
 
         Where the outcome lists unreadable files, the tree lacks them and must not be published.
         """
-        queue: deque[_Frame] = deque()
-        stack = [self._frame(b"", root, None)]
-        last = stack[0]
-        while stack:
-            frame = stack[-1]
-            child = next(frame.waiting, None)
-            if child is not None:
-                stack.append(self._frame(*child, frame))
-                continue
-            queue.append(stack.pop())  # in postorder: children before parents
-            while queue and self._is_full():
+        queue: deque[_Frame] = deque()  # what is scanned, in postorder: children before parents
+        queued = 0
+        for frame in self._walk(root):
+            queue.append(frame)
+            queued += frame.weight
+            while len(queue) > 1 and (self._is_full() or queued > _QUEUED_MAX):
+                queued -= queue[0].weight
                 self._finish(queue.popleft())
         self._phase = Phase.STAGING
         while len(queue) > 1:
             self._finish(queue.popleft())
-        made = self._make(last)
+        made = self._make(queue[0])
         return Root(made.dirtree, made.dirmeta)
+
+    def _walk(self, root: Directory) -> Iterator[_Frame]:
+        """Scan in preorder, yield in postorder."""
+        stack = [self._frame(b"", root, None)]
+        while stack:
+            frame = stack[-1]
+            child = next(frame.waiting, None)
+            if child is None:
+                yield stack.pop()
+                continue
+            below = self._frame(*child, frame)
+            if below.scanned.vanished:
+                frame.lost.add(below.name)
+            else:
+                stack.append(below)
 
     def _frame(self, name: bytes, directory: Directory, parent: _Frame | None) -> _Frame:
         scanned = directory.scan()
@@ -124,7 +143,7 @@ class Builder:
         if frame.scanned.tree_id is not None:
             return frame.scanned.tree_id
         record = frame.scanned.unchanged
-        if record is None:
+        if record is None or frame.lost:
             return None
         seen = record.by_name() if frame.children else {}
         for name, made in frame.children.items():
@@ -134,7 +153,8 @@ class Builder:
 
     def _stage(self, frame: _Frame) -> Checksum:
         """Make the dirtree of a directory that is new, or may be."""
-        scanned, stats = frame.scanned, dict(frame.scanned.all_stats())
+        scanned = frame.scanned
+        stats = {name: packed for name, packed in scanned.all_stats().items() if name not in frame.lost}
         files = []
         with self._database.reading() as reading:
             for name, found in scanned.all_files().items():
@@ -149,7 +169,9 @@ class Builder:
         dirs = [(name, made.dirtree, made.dirmeta) for name, made in frame.children.items()]
         tree = DirTree(tuple(sorted(files)), tuple(sorted(dirs)))
         checksum = tree.checksum
-        self._writer.add_tree(StagedTree(checksum, scanned.mtime_ns, tree.to_bytes(), *self._cacheable(scanned, stats)))
+        self._writer.add_tree(
+            StagedTree(checksum, limit_mtime(scanned.mtime_ns), tree.to_bytes(), *self._cacheable(scanned, stats))
+        )
         self._count(len(files))
         return checksum
 
@@ -159,6 +181,7 @@ class Builder:
         path = frame.directory.path.rstrip(b"/") + b"/" + name
         if hashed.problem:
             self.outcome.unreadable.append((path, hashed.problem))
+            stats.pop(name, None)
             return None
         if hashed.changed:
             self.outcome.changed.append(path)

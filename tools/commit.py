@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import time
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,9 +15,9 @@ from typing import Any
 import click
 
 from store.database import Reading
-from store.errors import InvalidNameError, SourceError
+from store.errors import FsviewError, InvalidNameError, SourceError
 from store.gvariant import Variant
-from store.objects import Checksum, Commit, Metadata
+from store.objects import Checksum, Commit, Metadata, checksum_from_hex
 from store.publication import Phase, Report
 from store.refs import check_ref_name, find_ref
 from store.repository import Repository
@@ -23,11 +26,13 @@ from store.tree import commit_record, find, root_entry
 from store.writer import Writer
 from tools.build import Builder, Outcome
 from tools.cli import repository_option
-from tools.hashing import Hasher, Job
+from tools.commit_source import CommitDirectory, CommitScan
+from tools.disk_source import DiskDirectory, DiskScan
+from tools.hashing import GONE, Hasher, Job
 from tools.patterns import compile_patterns
 from tools.recipe import Recipe
 from tools.render import progress
-from tools.sources import CommitDirectory, Directory, DiskDirectory, DiskOptions, DiskScan, MergedDirectory
+from tools.sources import Directory, DiskOptions, MergedDirectory
 from tools.tar_source import read_tar
 
 EXAMPLES = """\b
@@ -38,6 +43,8 @@ Examples:
 """
 
 _LISTED_MAX = 20
+_TEXT = click.File("r", "utf-8", "surrogateescape")
+_CHECKSUM = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,18 +94,35 @@ def commit(
     Raises:
         SourceError: files that can't be read, held or were changed meanwhile; all are named.
         InvalidNameError, NotFoundError: a ref, revision or path.
-        OSError: the disk is full, a source is not there.
+        FsviewError: the disk is full.
+        OSError: a source is not there.
     """
     if message.ref is not None:
         check_ref_name(message.ref)
+    with repository.database.reading() as reading:
+        _parent(reading, message)  # better now than when everything is hashed
+    try:
+        return _commit(repository, trees, message, options, allow_changed, processes, report)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise FsviewError(
+            f"{repository.path}: {error.strerror}; nothing was committed; make space there and commit again"
+        ) from error
+
+
+def _commit(
+    repository: Repository, trees: list[TreeSpec], message: Message, options: DiskOptions, allow_changed: bool,
+    processes: int | None, report: Report,
+) -> Committed:  # fmt: skip
     scan_ns = time.time_ns()
     with Writer(repository, report) as writer:
-        scans: list[DiskScan] = []
-        with Hasher(Job(repository.path, writer.stage.path, options.recipe), processes) as hasher:
-            layers = [_open_tree(repository, writer, hasher, spec, options, scans) for spec in trees]
+        with Hasher(Job(repository.path, writer.stage.path, options.recipe), processes) as hasher, ExitStack() as stack:
+            opener = _Opener(repository, writer, hasher, options, stack)
+            layers = [opener.open(spec) for spec in trees]
             builder = Builder(repository.database, writer, scan_ns, lambda: hasher.is_full, report)
             root = builder.build(layers[0] if len(layers) == 1 else MergedDirectory(layers))
-        changed = _complaints(scans, builder.outcome, allow_changed)
+        changed = _complaints(opener.scans, builder.outcome, allow_changed)
 
         def make_commit(reading: Reading) -> Commit:
             return Commit(
@@ -114,34 +138,45 @@ def commit(
     return Committed(checksum, builder.outcome.files, changed)
 
 
-def _open_tree(
-    repository: Repository, writer: Writer, hasher: Hasher, spec: TreeSpec, options: DiskOptions, scans: list[DiskScan]
-) -> Directory:
-    if spec.kind == "dir":
-        directory = DiskDirectory.root(Path(spec.value), options, repository.database, hasher)
-        scans.append(directory.shared)
-        return directory
-    if spec.kind == "tar":
-        with Stager(repository, writer.stage.path, f"tar-{len(scans)}-{id(spec)}") as stager:
-            path = None if spec.value == "-" else Path(spec.value)
-            return read_tar(path, stager, options.recipe, skip_special=options.skip_special)
-    return _commit_tree(repository, spec.value)
+class _Opener:
+    """Opens what --tree names; scans are those of directories on disk. *stack* closes what staging needs."""
 
+    def __init__(
+        self, repository: Repository, writer: Writer, hasher: Hasher, options: DiskOptions, stack: ExitStack
+    ) -> None:
+        self._repository, self._writer, self._hasher = repository, writer, hasher
+        self._options, self._stack = options, stack
+        self._stagers = 0
+        self.scans: list[DiskScan] = []
 
-def _commit_tree(repository: Repository, text: str) -> CommitDirectory:
-    from store.revisions import resolve, split_path
+    def open(self, spec: TreeSpec) -> Directory:
+        if spec.kind == "dir":
+            directory = DiskDirectory.root(Path(spec.value), self._options, self._repository.database, self._hasher)
+            self.scans.append(directory.shared)
+            return directory
+        if spec.kind == "tar":
+            return read_tar(None if spec.value == "-" else Path(spec.value), self._stager(), self._options)
+        return self._commit_tree(spec.value)
 
-    with repository.database.reading() as reading:
-        revision, path = split_path(reading, text)
-        record = commit_record(reading, resolve(reading, revision, now_s=int(time.time())))
-        entry = find(reading, root_entry(reading, record), path or b"")
-    if not entry.is_directory:
-        raise InvalidNameError(f"{text} is a file; --tree=ref= takes a directory")
-    return CommitDirectory(repository.database, entry, text.encode())
+    def _stager(self) -> Stager:
+        self._stagers += 1
+        return self._stack.enter_context(Stager(self._repository, self._writer.stage.path, f"main-{self._stagers}"))
+
+    def _commit_tree(self, text: str) -> CommitDirectory:
+        from store.revisions import resolve, split_path
+
+        with self._repository.database.reading() as reading:
+            revision, path = split_path(reading, text)
+            record = commit_record(reading, resolve(reading, revision, now_s=int(time.time())))
+            entry = find(reading, root_entry(reading, record), path or b"")
+        if not entry.is_directory:
+            raise InvalidNameError(f"{text} is a file; --tree=ref= takes a directory")
+        scan = CommitScan(self._repository, self._stager(), self._options.recipe, self._options.is_skipped)
+        return CommitDirectory(scan, entry, text.encode())
 
 
 def _complaints(scans: Iterable[DiskScan], outcome: Outcome, allow_changed: bool) -> list[bytes]:
-    """Return what changed meanwhile, if that is allowed.
+    """Return what changed or vanished meanwhile, if that is allowed.
 
     Raises:
         SourceError: what can't be committed, all of it.
@@ -152,22 +187,22 @@ def _complaints(scans: Iterable[DiskScan], outcome: Outcome, allow_changed: bool
             f"a commit can't hold devices, FIFOs or sockets: {_listed(specials)}; "
             f"nothing was committed; leave them out with --skip-special"
         )
-    gone = os.strerror(2)
-    vanished = [path for scan in scans for path in scan.vanished] + [p for p, why in outcome.unreadable if why == gone]
+    vanished = [path for scan in scans for path in scan.vanished] + [p for p, why in outcome.unreadable if why == GONE]
     problems = [problem for scan in scans for problem in scan.problems]
-    problems += [problem for problem in outcome.unreadable if problem[1] != gone]
+    problems += [problem for problem in outcome.unreadable if problem[1] != GONE]
+    changed = [path for scan in scans for path in scan.changed] + outcome.changed
     if problems:
         lines = "\n  ".join(f"{_listed([path])}: {why}" for path, why in problems[:_LISTED_MAX])
         more = f"\n  and {len(problems) - _LISTED_MAX} more" if len(problems) > _LISTED_MAX else ""
         raise SourceError(f"these can't be read, so nothing was committed:\n  {lines}{more}")
-    if (outcome.changed or vanished) and not allow_changed:
+    if (changed or vanished) and not allow_changed:
         what = "; ".join(
             f"{word} while it was read: {_listed(paths)}"
-            for word, paths in (("changed", outcome.changed), ("vanished", vanished))
+            for word, paths in (("changed", changed), ("vanished", vanished))
             if paths
         )
         raise SourceError(f"{what}; nothing was committed; stop what writes there, or take it so with --allow-changed")
-    return outcome.changed + vanished
+    return changed + vanished
 
 
 def _listed(paths: list[bytes]) -> str:
@@ -177,7 +212,7 @@ def _listed(paths: list[bytes]) -> str:
 def _metadata(message: Message) -> Metadata:
     if not message.bindings:
         return message.metadata
-    refs = {*message.bind_refs, *([message.ref] if message.ref else [])}
+    refs = [*message.bind_refs, *([message.ref] if message.ref else [])]  # OSTree keeps a name that is there twice
     return (*message.metadata, ("ostree.ref-binding", Variant("as", sorted(refs, key=str.encode))))
 
 
@@ -186,6 +221,8 @@ def _parent(reading: Reading, message: Message) -> Checksum | None:
 
     if message.parent == "none":
         return None
+    if message.parent is not None and _CHECKSUM.fullmatch(message.parent):
+        return checksum_from_hex(message.parent)  # which need not be here, as in OSTree: history may be cut anywhere
     if message.parent is not None:
         return commit_record(reading, resolve(reading, message.parent, now_s=int(time.time()))).checksum
     current = find_ref(reading, message.ref) if message.ref else None
@@ -197,7 +234,7 @@ def _parent(reading: Reading, message: Message) -> Checksum | None:
 @click.option("-b", "--branch", metavar="REF", help="The ref to move to the new commit; made if it isn't there.")
 @click.option("-s", "--subject", default="", help="One line that says what this is.")
 @click.option("-m", "--body", default="", help="The full description.")
-@click.option("-F", "--body-file", type=click.File("r", encoding="utf-8"), help="Take the description from a file.")
+@click.option("-F", "--body-file", type=_TEXT, help="Take the description from a file.")
 @click.option("--tree", "trees", multiple=True, metavar="dir=PATH|tar=FILE|ref=REV",
               help="What to commit; several are laid over each other. tar=-: standard input.")  # fmt: skip
 @click.option("--parent", metavar="REV", help="Parent commit, or 'none'; else the ref's head.")
@@ -214,7 +251,7 @@ def _parent(reading: Reading, message: Message) -> Checksum | None:
 @click.option("--owner-gid", type=click.IntRange(0, 2**32 - 1), help="Group of all files.")
 @click.option("--canonical-permissions", is_flag=True, help="Mode & 0755, owner 0:0, no xattrs.")
 @click.option("--no-xattrs", is_flag=True, help="Leave extended attributes out.")
-@click.option("--skip-list", type=click.File("r", encoding="utf-8"), help="File of patterns to leave out.")
+@click.option("--skip-list", type=_TEXT, help="File of patterns to leave out.")
 @click.option("--ignore", multiple=True, metavar="PATTERN", help="Leave out what matches, as a line in .gitignore.")
 @click.option("--ignore-files", is_flag=True, help="Honour .fsviewignore files in the tree.")
 @click.option("--skip-special", is_flag=True, help="Leave out devices, FIFOs and sockets.")
@@ -229,13 +266,17 @@ def commit_command(repository: Repository, /, **options: Any) -> None:
         raise click.UsageError("name the ref with -b REF, or ask for a commit without one with --orphan")
     if options["body"] and options["body_file"]:
         raise click.UsageError("--body and --body-file exclude each other")
+    if options["canonical_permissions"] and (options["owner_uid"] or options["owner_gid"]):
+        raise click.UsageError("--canonical-permissions makes root the owner; leave out --owner-uid and --owner-gid")
+    if options["ignore_files"] and any(tree.kind != "dir" for tree in trees):
+        raise click.UsageError("--ignore-files is for directories; use --ignore or --skip-list with tar= and ref=")
     with progress("committing", unit="files") as advance:
         made = commit(
             repository, trees, _message(options), _disk_options(options), allow_changed=options["allow_changed"],
             report=_reporter(advance),
         )  # fmt: skip
     if made.changed:
-        click.echo(f"fsview: changed while it was read, stored as read last: {_listed(made.changed)}", err=True)
+        click.echo(f"fsview: changed or vanished meanwhile, stored as read last: {_listed(made.changed)}", err=True)
     click.echo(made.checksum.hex())
 
 
@@ -304,7 +345,7 @@ def _disk_options(options: dict[str, Any]) -> DiskOptions:
     recipe = Recipe(
         options["owner_uid"], options["owner_gid"], options["canonical_permissions"], not options["no_xattrs"]
     )
-    patterns = [*(options["skip_list"].read().splitlines() if options["skip_list"] else ()), *options["ignore"]]
+    patterns = [*(options["skip_list"].read().split("\n") if options["skip_list"] else ()), *options["ignore"]]
     return DiskOptions(
         recipe, compile_patterns(patterns) if patterns else None, options["ignore_files"], options["skip_special"],
         options["one_file_system"], not options["no_stat_cache"],

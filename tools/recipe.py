@@ -46,6 +46,15 @@ class Recipe:
         """Return the dirmeta of a directory."""
         return DirMeta(*self._shaped(uid, gid, mode), xattrs)
 
+    def reshape(self, header: FileHeader) -> FileHeader:
+        """Return what the header of a file object becomes: itself, if it is so already."""
+        xattrs = header.xattrs if self.wants_xattrs else ()
+        return self.file(header.uid, header.gid, header.mode, xattrs, header.symlink_target)
+
+    def reshape_directory(self, meta: DirMeta) -> DirMeta:
+        """Return what a dirmeta becomes."""
+        return self.directory(meta.uid, meta.gid, meta.mode, meta.xattrs if self.wants_xattrs else ())
+
     def _shaped(self, uid: int, gid: int, mode: int) -> tuple[int, int, int]:
         if self.canonical:
             uid = gid = 0
@@ -63,9 +72,18 @@ def read_xattrs(file: int | bytes) -> Xattrs:
         names = os.listxattr(file, follow_symlinks=follow)
         if not names:
             return ()
-        pairs = ((os.fsencode(name), os.getxattr(file, name, follow_symlinks=follow)) for name in names)
+        pairs = ((os.fsencode(name), _value(file, name, follow)) for name in names)
         return tuple(sorted(pair for pair in pairs if pair[1]))
     except OSError as error:
-        if error.errno in (errno.ENOTSUP, errno.ENOSYS, errno.ENODATA):
+        if error.errno in (errno.ENOTSUP, errno.ENOSYS):
             return ()
+        raise
+
+
+def _value(file: int | bytes, name: str, follow: bool) -> bytes:
+    try:
+        return os.getxattr(file, name, follow_symlinks=follow)
+    except OSError as error:
+        if error.errno == errno.ENODATA:  # removed since it was listed
+            return b""
         raise
