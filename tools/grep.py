@@ -17,7 +17,7 @@ from store.database import Reading
 from store.errors import InvalidNameError, NotFoundError
 from store.listing import Entry
 from store.repository import Repository
-from store.revisions import Place, find_place
+from store.revisions import Place, find_place, split_path
 from store.schema import FileId, TreeId
 from store.tree import find, load_listing
 from tools.cli import PATHS, REVISION, PathsCommand, repository_option
@@ -160,7 +160,7 @@ def _lines(block: bytes) -> list[bytes]:
 
 
 def grep(search: Search, places: list[tuple[str, Place]], paths: list[bytes]) -> Iterator[Match]:
-    """Yield the files with matches in *places*, (revision as given, what it names); with *paths*, only below them.
+    """Yield the files with matches in *places*, (revision, what was named in it); with *paths*, only below them.
 
     Raises:
         NotFoundError: a path is in none of the places.
@@ -247,13 +247,13 @@ def grep_command(
     revisions = arguments if pattern is not None else arguments[1:]
     if not revisions:
         raise click.UsageError("name a pattern and at least one revision: fsview grep PATTERN REVISION")
-    text = (arguments[0] if pattern is None else pattern).encode("utf-8", "surrogateescape")
-    compiled = compile_pattern(text, fixed=fixed, ignore_case=ignore_case)
+    wanted = (arguments[0] if pattern is None else pattern).encode("utf-8", "surrogateescape")
+    compiled = compile_pattern(wanted, fixed=fixed, ignore_case=ignore_case)
     paths = [name.encode("utf-8", "surrogateescape") for name in context.meta[PATHS]] or [b""]
     now_s = int(time.time())
     with repository.database.reading() as reading:
-        places = [(revision, find_place(reading, revision, now_s=now_s)) for revision in revisions]
-        matches = grep(Search(repository, reading, compiled), _with_bare_names(places), paths)
+        places = [(split_path(reading, text)[0], find_place(reading, text, now_s=now_s)) for text in revisions]
+        matches = grep(Search(repository, reading, compiled), places, paths)
         if form == "json":
             found = list(matches)
             print_json_lines(map(_match_json, found))
@@ -262,8 +262,3 @@ def grep_command(
             matched = _print_matches(matches, form=form, numbers=numbers)
     if not matched:
         context.exit(1)
-
-
-def _with_bare_names(places: list[tuple[str, Place]]) -> list[tuple[str, Place]]:
-    """Return the places with their revisions alone, without the path that was given with them."""
-    return [(text[: text.rindex(":")] if place.path else text, place) for text, place in places]

@@ -139,7 +139,7 @@ def _parts(changes: Iterable[Change]) -> Iterator[Change]:
 def _remarks(old: Facts | None, new: Facts | None) -> list[str]:
     """Return what of a change a patch has no line for."""
     if old and new:
-        said_elsewhere = ("target ",) if new.letter == "d" else ("target ", "mode ")
+        said_elsewhere = ("target ", "mode ") if new.letter == "-" else ("target ",)
         return [line for line in describe_changes(old, new) if not line.startswith(said_elsewhere)]
     facts = new or old
     assert facts is not None
@@ -154,13 +154,17 @@ def _owner_mode(facts: Facts) -> str:
 
 
 def _mode_lines(part: Change) -> list[str]:
+    old, new = _patch_mode(part.old), _patch_mode(part.new)
     if part.old is None or part.new is None:
-        entry: Entry | None = part.new or part.old
-        assert entry is not None
-        return [f"{'new' if part.old is None else 'deleted'} file mode {entry.mode:06o}"]
-    if part.old.mode == part.new.mode:
-        return []
-    return [f"old mode {part.old.mode:06o}", f"new mode {part.new.mode:06o}"]
+        return [f"new file mode {new}" if part.old is None else f"deleted file mode {old}"]
+    return [] if old == new else [f"old mode {old}", f"new mode {new}"]
+
+
+def _patch_mode(entry: Entry | None) -> str:
+    """Return a mode as git writes it: that of a symlink has no permissions."""
+    if entry is None:
+        return ""
+    return "120000" if stat.S_ISLNK(entry.mode) else f"{entry.mode:06o}"
 
 
 def _start_diff(labels: tuple[str, str], old: Path, new: Path) -> subprocess.Popen[bytes]:

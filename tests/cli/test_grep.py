@@ -20,8 +20,9 @@ def test_lines_with_revision_and_path(fsview: Fsview) -> None:
     assert fsview("grep", "^equal$", "rel").lines == ["rel:/same/again/deep/f:equal", "rel:/same/deep/f:equal"]
 
 
-def test_what_it_prints_names_the_place(fsview: Fsview) -> None:
-    place = fsview("grep", "-n", "new w", "rel:/etc").lines[0].rsplit(":", 2)[0]
+@pytest.mark.parametrize("revision", ["rel", "rel:", "rel:/", "rel:/etc", "rel:etc/motd", "rel@{@9999999999}:/etc"])
+def test_what_it_prints_names_the_place(fsview: Fsview, revision: str) -> None:
+    place = fsview("grep", "-n", "new w", revision).lines[0].rsplit(":", 2)[0]
     assert fsview("cat", place).stdout == b"hello\nnew world\n"
 
 
