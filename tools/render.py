@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -90,11 +89,15 @@ def json_path(path: bytes) -> str:
 
 def print_json(value: object) -> None:
     """Print one JSON document, in ASCII, so that it survives every locale and every name."""
+    import json  # not needed by most
+
     print(json.dumps(value, indent=2))
 
 
 def print_json_lines(values: Iterable[object]) -> None:
     """Print a JSON array with one value a line, each as it comes."""
+    import json  # not needed by most
+
     separator = "["
     for value in values:
         sys.stdout.write(f"{separator}\n{json.dumps(value)}")
