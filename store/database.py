@@ -195,8 +195,12 @@ class Database:
                 str(path), map_size=map_bytes, readonly=not writable, max_dbs=len(DATABASES), max_readers=_READERS_MAX,
                 mode=0o600, create=create,
             )  # fmt: skip
+        except lmdb.Error as error:
+            raise _translated(error, path) from error
+        try:
             handles = {name: env.open_db(name, create=create) for name in DATABASES}
         except lmdb.Error as error:
+            env.close()
             raise _translated(error, path) from error
         database = cls(env, handles, path)
         database._key = key
@@ -213,7 +217,10 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[Reading]:
         """Look at the index as it is now. Keep it short: what is deleted meanwhile can't be reused."""
-        txn = self._begin_read()
+        try:
+            txn = self._begin_read()
+        except lmdb.Error as error:
+            raise _translated(error, self.path) from error
         self._readings += 1
         try:
             yield Reading(txn, self._handles, str(self.path))

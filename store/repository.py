@@ -123,7 +123,12 @@ class Repository:
         settings = Settings.load(path / SETTINGS_FILE)
         if not (path / "index").is_dir():
             raise FormatError(f"{path} has no index/: the repository is damaged; restore index/ from a copy")
-        return cls(path, settings, Database.open(path / "index"))
+        database = Database.open(path / "index")
+        try:
+            return cls(path, settings, database)
+        except BaseException:
+            database.close()
+            raise
 
     def close(self) -> None:
         """Close the index."""
@@ -157,7 +162,6 @@ class Repository:
     def _check_features(self, record: FormatRecord) -> None:
         unknown = (record.ro_compatible & ~KNOWN_RO_COMPATIBLE) | (record.incompatible & ~KNOWN_INCOMPATIBLE)
         if record.version > FORMAT_VERSION or unknown:
-            self.database.close()
             raise FormatError(
                 f"{self.path}: the index has format {record.version} with feature bits {unknown:#x} that this fsview "
                 f"(format {FORMAT_VERSION}) does not know; use a newer fsview"
