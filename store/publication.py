@@ -17,9 +17,10 @@ from store.database import Writing
 from store.errors import FormatError
 from store.listing import pack_listing
 from store.mtimes import assign_mtime
-from store.objects import Checksum, Commit, DirMeta, DirTree, ObjectType
-from store.repository import Repository, sync_directory
+from store.objects import Checksum, Commit, DirMeta, DirTree, ObjectType, checksum_of
+from store.repository import Repository
 from store.schema import (
+    BLOCK_BYTES,
     BLOCKS_PER_GROUP,
     MAX_COMMIT_NUMBER,
     MAX_FILE_ID,
@@ -36,13 +37,13 @@ from store.schema import (
     check_counts,
     id_key,
 )
-from store.staging import NO_STAT_KEY, Stage, StagedFile, StagedTree, sync_filesystem
+from store.staging import FSYNC_EACH_MAX, NO_STAT_KEY, Stage, StagedFile, StagedTree, sync_path
 from store.statcache import IDS, STAT, StatRecord
 from store.tree import commit_number, load_listing, meta_record, object_id, tree_record
 
-_GROUP_BYTES: Final = 8 * BLOCKS_PER_GROUP
-_FSYNC_EACH_MAX: Final = 16
-_REPORT_EVERY: Final = 256
+_GUARD_BYTES: Final = 8
+_GROUP_BYTES: Final = _GUARD_BYTES * BLOCKS_PER_GROUP
+_REPORT_EVERY: Final = 64
 _ROWS_MAX: Final = 1 << 18  # some 80 MB
 _Row = tuple[int, int, int, int, int, int, int, int, int]  # a listing's entry, without its name (store/listing.py)
 
@@ -66,8 +67,8 @@ class Publication:
         self, repository: Repository, writing: Writing, stage: Stage, moved: set[Path], report: Report
     ) -> None:
         self._repository, self._writing, self._stage = repository, writing, stage
-        self._moved, self._report, self._steps = moved, report, 0
-        self._new_loose: set[Path] = set()
+        self._moved, self._report, self.steps = moved, report, 0
+        self._new_loose: list[Path] = []
         self._meta = lru_cache(maxsize=4096)(self._find_meta)
         self._zero_mtime = repository.settings.mtime == "zero"
         self._rows: dict[Checksum, _Row] = {}  # of new files, by checksum, up to _ROWS_MAX
@@ -75,7 +76,9 @@ class Publication:
     def run(self, metas: dict[Checksum, bytes]) -> None:
         """Publish every object that is new."""
         self._add_files()
+        self._report(Phase.PUBLISHING, self.steps)
         self._sync_names()
+        self._report(Phase.PUBLISHING, self.steps)
         for checksum, raw in metas.items():
             if object_id(self._writing, ObjectType.DIRMETA, checksum) is None:
                 meta_id = self._take("meta", ObjectType.DIRMETA, checksum)
@@ -101,9 +104,9 @@ class Publication:
         return CommitNumber(number), checksum
 
     def _step(self) -> None:
-        self._steps += 1
-        if self._steps % _REPORT_EVERY == 1:
-            self._report(Phase.PUBLISHING, self._steps)
+        self.steps += 1
+        if self.steps % _REPORT_EVERY == 1:
+            self._report(Phase.PUBLISHING, self.steps)
 
     def _take(self, counter: str, kind: ObjectType, checksum: Checksum) -> int:
         number = self._writing.take_id(counter)
@@ -125,6 +128,7 @@ class Publication:
             key = b"\x01" + staged.checksum
             if writing.get(b"object", key) is not None:
                 continue
+            assert len(staged.payload) == _payload_bytes(staged), "a stager lied about the size"
             file_key = id_key(next_id)
             mtime_ns = 0 if self._zero_mtime else assign_mtime(writing, staged)
             record = FileRecord(staged.checksum, staged.size, mtime_ns, staged.storage, staged.header)
@@ -137,7 +141,8 @@ class Publication:
             if len(self._rows) < _ROWS_MAX:
                 self._rows[staged.checksum] = _file_row(FileId(next_id), record)
             next_id += 1
-        assert next_id < MAX_FILE_ID
+        if next_id > MAX_FILE_ID + 1:
+            raise FormatError(f"{self._repository.path} has had {MAX_FILE_ID} files, more can't be numbered")
         writing.set_counter("file", next_id)
 
     def _add_loose(self, staged: StagedFile, file_id: FileId, mtime_ns: int) -> None:
@@ -146,20 +151,23 @@ class Publication:
             self._writing.put(b"blocks", blocks_key(file_id, group), guards, append=True)
         source, target = self._stage.loose_path(staged), self._repository.loose_path(staged.checksum)
         if source not in self._moved:  # else an earlier run of this transaction did it
-            if not target.parent.is_dir():
-                target.parent.mkdir(exist_ok=True)
-                self._new_loose.add(target.parent.parent)
+            target.parent.mkdir(exist_ok=True)
             os.utime(source, ns=(mtime_ns, mtime_ns))
             source.rename(target)  # over a leftover at most, which no record names
             self._moved.add(source)
-        self._new_loose.add(target.parent)
+        self._new_loose.append(target)
 
     def _sync_names(self) -> None:
-        if len(self._new_loose) > _FSYNC_EACH_MAX:
-            sync_filesystem(self._repository.path)
-        else:
-            for directory in self._new_loose:
-                sync_directory(directory)
+        """Make the new loose files durable under their names, with their mtimes.
+
+        Also objects/ itself: a directory in it may be left over from a writer that died before it was durable.
+        """
+        if len(self._new_loose) > FSYNC_EACH_MAX:
+            self._stage.sync_filesystem()
+        elif self._new_loose:
+            directories = {path.parent for path in self._new_loose}
+            for path in (*self._new_loose, *directories, self._repository.path / "objects"):
+                sync_path(path)
 
     def _add_tree(self, staged: StagedTree) -> None:
         tree_id = object_id(self._writing, ObjectType.DIRTREE, staged.checksum)
@@ -170,6 +178,7 @@ class Publication:
 
     def _compile(self, staged: StagedTree) -> int:
         """Give a new dirtree its record and its listing."""
+        assert checksum_of(staged.raw) == staged.checksum
         tree = DirTree.from_bytes(staged.raw)
         rows = sorted((*self._file_rows(tree), *self._directory_rows(tree)))
         directories, entries = 1 + sum(row[-2] for row in rows), sum(1 + row[-1] for row in rows)
@@ -220,3 +229,10 @@ class Publication:
 def _file_row(file_id: FileId, record: FileRecord) -> _Row:
     uid, gid, mode = record.owner_mode
     return file_id, 0, mode, uid, gid, record.size, record.mtime_ns, 0, 0
+
+
+def _payload_bytes(staged: StagedFile) -> int:
+    """Return how long the payload of a staged file must be: nothing, the contents, or a guard for each block."""
+    if staged.storage == Storage.LOOSE:
+        return _GUARD_BYTES * -(-staged.size // BLOCK_BYTES)
+    return staged.size if staged.storage == Storage.INLINE else 0

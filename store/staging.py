@@ -17,8 +17,8 @@ import os
 import shutil
 import struct
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final, Self
@@ -31,7 +31,7 @@ _LENGTH = struct.Struct(">I")
 _FILE = struct.Struct(">32sQqB16sI")
 _TREE = struct.Struct(">32sqI16s")
 _SPOOL_BUFFER: Final = 1 << 20
-_FSYNC_EACH_MAX: Final = 16  # up to so many loose files are synced one by one, more with the file system as a whole
+FSYNC_EACH_MAX: Final = 16  # up to so many loose files are synced one by one, more with the file system as a whole
 NO_CONTENT_KEY: Final = bytes(16)
 NO_STAT_KEY: Final = bytes(16)
 
@@ -103,12 +103,17 @@ class Stage:
 
     def __init__(self, repository: Repository) -> None:
         """Make a new stage, after sweeping those whose owner died."""
-        with _tmp_lock(repository):
+        with _tmp_lock(repository), ExitStack() as stack:
             _sweep(repository)
             self.path = Path(tempfile.mkdtemp(prefix="stage-", dir=repository.path / "tmp"))
-            self._lock = _try_lock(self.path)
-        (self.path / "loose").mkdir()
-        self._trees = (self.path / "trees").open("ab", buffering=_SPOOL_BUFFER)
+            self._lock = -1
+            stack.callback(self._remove)
+            lock = _try_lock(self.path)
+            assert lock is not None, "whoever sweeps waits for the lock of tmp/"
+            self._lock = lock
+            (self.path / "loose").mkdir()
+            self._trees = (self.path / "trees").open("ab", buffering=_SPOOL_BUFFER)
+            self._leaving = stack.pop_all()
 
     def add_tree(self, staged: StagedTree) -> None:
         """Append a dirtree, after those that it names."""
@@ -140,28 +145,48 @@ class Stage:
         """Return where the loose contents of *staged* are."""
         return self.path / "loose" / f"{staged.checksum.hex()}.{staged.spool}"
 
-    def sync(self) -> None:
-        """Make all loose contents durable."""
+    def sync(self, report: Callable[[int], None] = lambda done: None) -> None:
+        """Make all loose contents durable; *report* hears how many are."""
         paths = list((self.path / "loose").iterdir())
-        if len(paths) > _FSYNC_EACH_MAX:
-            sync_filesystem(self.path)
+        if len(paths) > FSYNC_EACH_MAX:
+            self.sync_filesystem()
+            report(len(paths))
             return
-        for path in paths:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+        for done, path in enumerate(paths, 1):
+            sync_path(path)
+            report(done)
+
+    def sync_filesystem(self) -> None:
+        """Make everything on the repository's file system durable: syncfs(2), which the os module lacks.
+
+        The lock's descriptor is as old as the stage, so it is told of every write that failed since the stage began.
+        """
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.syncfs(self._lock) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(self.path))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         """Remove the stage: what was published has left it."""
-        self._trees.close()
+        with self._leaving, suppress(OSError):  # on a full disk the buffer's rest can't be written; nobody wants it
+            self._trees.close()
+
+    def _remove(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
-        if self._lock is not None:
+        if self._lock >= 0:
             os.close(self._lock)
+
+
+def sync_path(path: Path) -> None:
+    """Make a file, or the names in a directory, durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _sweep(repository: Repository) -> None:
@@ -171,18 +196,6 @@ def _sweep(repository: Repository) -> None:
         if lock is not None:
             shutil.rmtree(path, ignore_errors=True)
             os.close(lock)
-
-
-def sync_filesystem(path: Path) -> None:
-    """Make everything on the file system of *path* durable: syncfs(2), which the os module lacks."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        if libc.syncfs(descriptor) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), str(path))
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

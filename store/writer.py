@@ -90,10 +90,10 @@ class Writer:
             FormatError: more entries than can be numbered.
         """
         self._report(Phase.SYNCING, 0)
-        self.stage.sync()
-        self._report(Phase.SYNCING, 1)
+        self.stage.sync(lambda done: self._report(Phase.SYNCING, done))
 
         def body(writing: Writing) -> Checksum:
+            self._report(Phase.PUBLISHING, 0)
             publication = Publication(self._repository, writing, self.stage, self._moved, self._report)
             publication.run(self._metas)
             number, checksum = publication.add_commit(make_commit(writing))
@@ -103,6 +103,7 @@ class Writer:
                 current = find_ref(writing, ref)
                 if current is None or current.commit != number or expected not in (ANYTHING, number):
                     set_ref(writing, ref, number, time_s=time_s, message=message, expected=expected)
+            self._report(Phase.PUBLISHING, publication.steps)
             return checksum
 
         return self._repository.database.write(body)
