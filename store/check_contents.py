@@ -74,7 +74,7 @@ def _problem(repository: Repository, reading: Reading, file_id: FileId, quick: b
     try:
         what = _wrong_file(repository, record) if quick else _wrong_content(repository, reading, file_id, record)
     except CorruptionError as problem:
-        if record.storage != Storage.LOOSE:
+        if problem.where == str(repository.database.path):
             return None  # a value of the index, reported there
         what, where = f"expected {problem.expected}, found {problem.found}", problem.where
     except OSError as problem:
