@@ -22,7 +22,7 @@ from store.revisions import format_time
 from store.schema import DATABASES, CommitNumber, FileId, FileRecord, MetaId, RefName, Storage, TreeId, id_key, key_id
 from store.tree import commit_record, load_listing, meta_record, root_entry, tree_record
 from tools.cli import repository_option
-from tools.records import Fields, dataclass_fields, field_lines, key_text, parse_key, record_fields, text_of
+from tools.records import Fields, dataclass_fields, field_lines, key_text, parse_key, record_fields, shown, text_of
 from tools.render import print_json, print_json_lines, size_text, table
 
 
@@ -230,7 +230,7 @@ def listing_command(repository: Repository, tree_id: int, in_json: bool) -> None
     if in_json:
         print_json_lines(rows)
     elif rows:
-        print(table([list(rows[0]), *([str(value) for value in row.values()] for row in rows)]))
+        print(table([list(rows[0]), *(list(map(shown, row.values())) for row in rows)]))
 
 
 @debug_command.command("stats")

@@ -145,17 +145,18 @@ def field_lines(found: Fields) -> list[str]:
         elif isinstance(value, list) and value and isinstance(value[0], dict):
             lines += [f"{printable(name)}:", *(f"    {_one_line(item)}" for item in value)]
         else:
-            lines.append(f"{printable(name)}: {_shown(value)}")
+            lines.append(f"{printable(name)}: {shown(value)}")
     return lines
 
 
 def _one_line(item: Fields) -> str:
-    return "  ".join(f"{name}={_shown(value)}" for name, value in item.items())
+    return "  ".join(f"{name}={shown(value)}" for name, value in item.items())
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """Return a field's value on one line; names are quoted where they have to be."""
     if isinstance(value, (list, tuple)):
-        return " ".join(map(_shown, value)) or "(none)"
+        return " ".join(map(shown, value)) or "(none)"
     return quote_path(value.encode("utf-8", "surrogateescape")) if isinstance(value, str) else str(value)
 
 

@@ -237,6 +237,39 @@ def test_a_full_disk(
     assert list(small_disk.iterdir()) == []
 
 
+@pytest.fixture
+def reflink_disk(tmp_path: Path) -> Iterator[Path]:
+    """Return a file system with reflinks."""
+    if shutil.which("mkfs.xfs") is None:
+        pytest.skip("no mkfs.xfs")
+    image, point = tmp_path / "image", tmp_path / "disk"
+    with image.open("wb") as file:
+        file.truncate(400 << 20)
+    point.mkdir()
+    subprocess.run(["mkfs.xfs", "-q", "-m", "reflink=1", image], check=True)
+    if subprocess.run(["mount", "-o", "loop", image, point], stderr=subprocess.DEVNULL).returncode:
+        pytest.skip("no loop devices here")
+    yield point
+    subprocess.run(["umount", point], check=True)
+
+
+@needs_root
+@pytest.mark.parametrize("link", ["auto", "reflink"])
+def test_reflinks(fsview: Fsview, reflink_disk: Path, tmp_path: Path, link: str) -> None:
+    repo = reflink_disk / "repo"
+    fsview("init", repo)
+    fsview("commit", "--repo", repo, "-b", "main", build_tree(tmp_path / "tree", LARGE_SPEC))
+    options = ("--repo", repo, f"--link={link}", "--json", "main")
+    found = json.loads(fsview("checkout", *options, reflink_disk / "out").stdout)
+    assert (found["reflinked"], found["hardlinked"], found["copied"]) == (4, 0, 2)
+    assert_same_tree(tmp_path / "tree", reflink_disk / "out")
+    (reflink_disk / "out/usr/large").write_bytes(b"changed")
+    assert_sound(repo)
+    if link == "auto":
+        found = json.loads(fsview("checkout", *options, tmp_path / "elsewhere").stdout)
+        assert found["reflinked"] == found["hardlinked"] == 0
+
+
 def test_deeper_than_any_path(tmp_path: Path, fsview: Fsview) -> None:
     fsview("init", tmp_path / "repo")
     with Repository.open(tmp_path / "repo") as repository, Writer(repository) as writer:

@@ -1,0 +1,116 @@
+"""fsview doctor: each lack is told with what mends it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Fsview, Releases
+from tools.doctor import Diagnosis, Machine, State, examine_machine, examine_repository
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    """Return a machine that has everything."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("diff", "fusermount3"):
+        (programs / name).write_text("#!/bin/sh\n")
+        (programs / name).chmod(0o4755)
+    (tmp_path / "fuse").touch()
+    (tmp_path / "filesystems").write_text("\text4\nnodev\tfuse\n")
+    (tmp_path / "fuse.conf").write_text("# comment\nuser_allow_other\n")
+    (tmp_path / "status").write_text("CapEff:\t000001ffffffffff\n")
+    return Machine(
+        tmp_path / "fuse", tmp_path / "filesystems", tmp_path / "fuse.conf", tmp_path / "status", str(programs)
+    )  # fmt: skip
+
+
+def _lacks(machine: Machine) -> list[Diagnosis]:
+    return [one for one in examine_machine(machine) if one.state != State.FINE]
+
+
+def _lack(machine: Machine) -> Diagnosis:
+    (found,) = _lacks(machine)
+    assert found.state == State.LACKING and found.mend
+    return found
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a program that belongs to root")
+def test_a_machine_that_has_everything(machine: Machine) -> None:
+    assert _lacks(machine) == []
+    assert _lacks(replace(machine, is_root=True)) == []
+
+
+def test_without_the_device(machine: Machine) -> None:
+    machine.device.unlink()
+    assert "modprobe fuse" in _lack(replace(machine, is_root=True)).mend
+
+
+def test_without_the_module(machine: Machine) -> None:
+    machine.filesystems.write_text("nodev\tfusectl\n\tfuseblk\n")
+    assert _lack(replace(machine, is_root=True)).mend == "modprobe fuse"
+
+
+def test_root_without_the_capability(machine: Machine) -> None:
+    machine.status.write_text("CapEff:\t00000000a80425fb\n")  # a container's
+    assert "--cap-add SYS_ADMIN" in _lack(replace(machine, is_root=True)).mend
+
+
+def test_without_the_helper_only_root_mounts(machine: Machine) -> None:
+    (Path(str(machine.search_path)) / "fusermount3").unlink()
+    assert _lack(machine).mend == "apt install fuse3"
+    assert _lacks(replace(machine, is_root=True)) == []
+
+
+def test_a_helper_that_is_not_root_s(machine: Machine) -> None:
+    helper = Path(str(machine.search_path)) / "fusermount3"
+    helper.chmod(0o755)
+    assert f"chmod u+s {helper}" in _lack(machine).mend
+
+
+def test_without_diff(machine: Machine) -> None:
+    (Path(str(machine.search_path)) / "diff").unlink()
+    assert _lack(replace(machine, is_root=True)).mend == "apt install diffutils"
+
+
+def test_user_allow_other_is_a_hint(machine: Machine) -> None:
+    machine.fuse_settings.write_text("#user_allow_other\n")
+    (hint,) = _lacks(replace(machine, is_root=True))
+    assert hint.state == State.HINT and "user_allow_other" in hint.mend
+
+
+def test_a_python_package_that_is_missing(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tools.doctor._PACKAGES", ("click", "fsview_no_such_package"))
+    assert _lack(replace(machine, is_root=True)).mend == "pip install fsview_no_such_package"
+
+
+def test_a_repository(own_releases: Releases) -> None:
+    repo = own_releases.repo
+    assert all(one.state != State.LACKING for one in examine_repository(repo))
+    (repo / "tmp/stage-dead").mkdir()
+    assert any("1 leftover" in one.text for one in examine_repository(repo))
+    next((repo / "objects").glob("*/*")).unlink()
+    (broken,) = (one for one in examine_repository(repo) if one.state == State.LACKING)
+    assert broken.text == "1 error in a quick check" and broken.mend == f"fsview fsck --repo {repo}"
+    assert list((repo / "tmp").iterdir()) == [repo / "tmp/stage-dead"]  # nothing of its own is left
+
+
+def test_no_repository(tmp_path: Path) -> None:
+    (found,) = examine_repository(tmp_path)
+    assert found.state == State.LACKING and "not an fsview repository" in found.text
+
+
+def test_the_command(fsview: Fsview, own_releases: Releases) -> None:
+    here = Machine(is_root=os.geteuid() == 0)
+    status = int(any(one.state == State.LACKING for one in examine_machine(here)))
+    lines = fsview("doctor", own_releases.repo, status=status).lines
+    found = json.loads(fsview("doctor", "--json", own_releases.repo, status=status).stdout)
+    assert [one["subject"] for one in found if one["state"] == "ok"] and "ok      diff: it is there" in lines
+    shutil.rmtree(own_releases.repo / "objects")
+    fsview("doctor", status=1)
