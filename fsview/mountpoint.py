@@ -140,7 +140,7 @@ def server_pid(point: Path) -> int | None:
 
 def _is_dead(point: Path) -> bool:
     try:
-        os.stat(point)
+        os.statvfs(point)  # what stat tells the kernel may still know
     except OSError as error:
         return error.errno == ENOTCONN
     return False

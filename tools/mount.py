@@ -42,6 +42,7 @@ Examples:
   fsview umount -l /mnt/releases    though a process still has its working directory there
 """
 
+POINT: Final = click.Path(path_type=Path, readable=False)  # not looked at: there may be a dead mount
 _LOG_NAME_MAX: Final = 200
 
 
@@ -101,7 +102,7 @@ def parse_options(texts: tuple[str, ...]) -> MountOptions:
 
 @click.command("mount", epilog=MOUNT_EXAMPLES)
 @click.argument("repository", metavar="REPO", type=click.Path(path_type=Path))
-@click.argument("point", metavar="MNT", type=click.Path(path_type=Path))
+@click.argument("point", metavar="MNT", type=POINT)
 @click.option("-f", "--foreground", is_flag=True, help="Stay until the view is unmounted; Ctrl-C does that.")
 @click.option("-o", "options", metavar="OPTIONS", multiple=True, help="Mount options; see below.")
 def mount_command(repository: Path, point: Path, foreground: bool, options: tuple[str, ...]) -> None:
@@ -114,7 +115,7 @@ def mount_command(repository: Path, point: Path, foreground: bool, options: tupl
 
 
 @click.command("umount", epilog=UMOUNT_EXAMPLES)
-@click.argument("point", metavar="MNT", type=click.Path(path_type=Path))
+@click.argument("point", metavar="MNT", type=POINT)
 @click.option("-l", "--lazy", is_flag=True, help="Take it away even if it is in use; who uses it sees errors.")
 def umount_command(point: Path, lazy: bool) -> None:
     """End the view at MNT, and wait until its server is gone."""

@@ -130,7 +130,7 @@ def test_without_the_second_number_in_the_reply_stat_is_the_same(sample: Sample,
     point = tmp_path / "mnt"
     point.mkdir()
     environment = clean_environment(tmp_path)
-    command = [sys.executable, "-c", FALLBACK, sample.repo, point, tmp_path / "log"]
+    command: list[str | Path] = [sys.executable, "-c", FALLBACK, sample.repo, point, tmp_path / "log"]
     subprocess.run(command, env=environment, cwd=tmp_path, check=True)
     try:
         for ref in ("rel/1", "rel/2"):

@@ -19,9 +19,10 @@ from tests.snapshots import Snapshot, assert_same_tree, snapshot
 COPIES: dict[str, Callable[[str, Path], object]] = {
     "cp -a": lambda tree, target: run("cp", "-aT", tree, target),
     "rsync -aHX": lambda tree, target: run("rsync", "-aHX", tree, target),
-    "tar": lambda tree, target: (
-        target.mkdir(),
-        run("sh", "-c", f"tar c --xattrs -C '{tree}' . | tar xp --xattrs --xattrs-include='*' -C '{target}'"),
+    "tar": lambda tree, target: run(
+        "sh",
+        "-c",
+        f"mkdir '{target}' && tar c --xattrs -C '{tree}' . | tar xp --xattrs --xattrs-include='*' -C '{target}'",
     ),
 }
 

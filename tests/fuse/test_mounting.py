@@ -1,0 +1,341 @@
+"""Mounting and unmounting, and everything that may be in the way."""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from fsview.mountpoint import find_mount, server_pid, source_name
+from tests.conftest import MountView, TreeFactory
+from tests.leaks import unmount_lazily
+from tests.running import RunFsview, clean_environment
+
+pytestmark = pytest.mark.skipif(
+    not os.access("/dev/fuse", os.R_OK | os.W_OK), reason="/dev/fuse is missing or may not be used here"
+)
+AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+
+@pytest.fixture
+def repo(make_repo: Callable[..., Path], run_fsview: RunFsview, tree_factory: TreeFactory) -> Path:
+    """Return a repository with one commit on the ref r."""
+    path = make_repo()
+    run_fsview("commit", "--repo", path, "-b", "r", "-s", "1", tree_factory({"d": {"f": b"content"}}))
+    return path
+
+
+@pytest.fixture
+def point(tmp_path: Path) -> Path:
+    """Return an empty directory."""
+    (tmp_path / "mnt").mkdir()
+    return tmp_path / "mnt"
+
+
+@pytest.fixture
+def foreground(repo: Path, point: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Start `fsview mount -f` of the repository; it is mounted."""
+    command: list[str | Path] = [sys.executable, "-P", "-m", "tools", "mount", "-f", repo, point]
+    process = subprocess.Popen(command, env=clean_environment(tmp_path), stderr=subprocess.PIPE, text=True)
+    _wait_for(lambda: server_pid(point) is not None)
+    try:
+        yield process
+    finally:
+        unmount_lazily(point)
+        process.communicate(timeout=20)
+
+
+def _wait_for(is_true: Callable[[], bool], timeout_s: float = 20) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not is_true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        return bool(os.readlink(f"/proc/{pid}/exe"))
+    except OSError:  # it is gone, or nobody has asked yet how it ended
+        return False
+
+
+def _kill(pid: int, number: int) -> None:
+    """Send a signal and wait for the end; the process need not be a child."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        os.kill(pid, number)
+        assert select.select([descriptor], [], [], 20)[0]
+    finally:
+        os.close(descriptor)
+
+
+def test_mount_comes_back_when_the_view_answers_and_umount_when_it_is_gone(
+    repo: Path, point: Path, run_fsview: RunFsview
+) -> None:
+    done = run_fsview("mount", repo, point)
+    assert (done.stdout, done.stderr) == ("", "")
+    assert (point / "refs/r/d/f").read_bytes() == b"content"
+    mount = find_mount(point)
+    assert mount is not None and (mount.kind, mount.source) == ("fuse.fsview", str(repo))
+    pid = server_pid(point)
+    assert pid is not None and os.getsid(pid) != os.getsid(0) and os.readlink(f"/proc/{pid}/cwd") == "/"
+    assert {os.readlink(f"/proc/{pid}/fd/{number}").split("/")[-1] for number in (1, 2)} != {"null"}
+    assert os.getxattr(point, "user.fsview.repository") == os.fsencode(repo)
+    run_fsview("umount", point)
+    assert find_mount(point) is None and not _is_running(pid)
+    assert os.listdir(point) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_unmounts(foreground: subprocess.Popen[str], point: Path, number: signal.Signals) -> None:
+    foreground.send_signal(number)
+    _, log = foreground.communicate(timeout=20)
+    assert foreground.returncode == 0 and find_mount(point) is None
+    assert f"{number.name}: unmounting" in log and "is unmounted" in log
+
+
+def test_a_signal_unmounts_though_the_view_is_in_use(foreground: subprocess.Popen[str], point: Path) -> None:
+    descriptor = os.open(point / "refs/r/d/f", os.O_RDONLY)
+    os.chdir(point / "refs/r/d")
+    foreground.send_signal(signal.SIGTERM)
+    foreground.communicate(timeout=20)
+    os.chdir("/")
+    with suppress(OSError):  # closing asks the server, which is gone
+        os.close(descriptor)
+    assert foreground.returncode == 0 and find_mount(point) is None
+
+
+def test_umount_ends_the_foreground(foreground: subprocess.Popen[str], point: Path, run_fsview: RunFsview) -> None:
+    run_fsview("umount", point)
+    foreground.communicate(timeout=20)
+    assert foreground.returncode == 0
+
+
+def test_a_signal_to_the_background(repo: Path, point: Path, run_fsview: RunFsview) -> None:
+    run_fsview("mount", repo, point)
+    pid = server_pid(point)
+    assert pid is not None
+    _kill(pid, signal.SIGTERM)
+    assert find_mount(point) is None
+
+
+def test_a_killed_server_leaves_its_mount_and_the_next_mount_mends_it(
+    repo: Path, point: Path, run_fsview: RunFsview
+) -> None:
+    run_fsview("mount", repo, point)
+    for _ in range(2):
+        pid = server_pid(point)
+        assert pid is not None
+        _kill(pid, signal.SIGKILL)
+        with pytest.raises(OSError, match="not connected"):
+            os.listdir(point)  # never an empty directory
+        run_fsview("mount", repo, point)
+        assert (point / "refs/r/d/f").read_bytes() == b"content"
+    run_fsview("umount", point)
+    assert find_mount(point) is None
+
+
+def test_a_dead_mount_can_be_unmounted(repo: Path, point: Path, run_fsview: RunFsview) -> None:
+    run_fsview("mount", repo, point)
+    pid = server_pid(point)
+    assert pid is not None
+    _kill(pid, signal.SIGKILL)
+    run_fsview("umount", point)
+    assert os.listdir(point) == []
+
+
+def test_umount_of_a_view_in_use_names_who_uses_it(repo: Path, point: Path, run_fsview: RunFsview) -> None:
+    run_fsview("mount", repo, point)
+    with subprocess.Popen(["sleep", "60"], cwd=point / "refs/r/d") as process:
+        failed = run_fsview("umount", point, status=17)
+        assert f"{point} is in use by process {process.pid} (sleep)" in failed.stderr
+        assert f"fsview umount -l {point}" in failed.stderr
+        assert (point / "refs/r/d/f").exists()
+        run_fsview("umount", "-l", point)
+        assert find_mount(point) is None
+        process.kill()
+
+
+def test_a_path_with_every_character(tmp_path: Path, run_fsview: RunFsview, tree_factory: TreeFactory) -> None:
+    repo, point = tmp_path / "a repo, of\\mine=é\n%", tmp_path / "the mount,point\\é\t%"
+    point.mkdir()
+    run_fsview("init", repo)
+    run_fsview("commit", "--repo", repo, "-b", "r", tree_factory({"f": b"f"}))
+    run_fsview("mount", repo, point)
+    assert (point / "refs/r/f").read_bytes() == b"f"
+    mount = find_mount(point)
+    assert mount is not None and mount.source == source_name(repo) and mount.source.isascii()
+    assert "already" in run_fsview("mount", repo, point, status=17).stderr
+    run_fsview("umount", point)
+    assert find_mount(point) is None
+
+
+def test_relative_paths_and_symlinks(repo: Path, point: Path, tmp_path: Path, run_fsview: RunFsview) -> None:
+    (tmp_path / "link").symlink_to("mnt")
+    (tmp_path / "repolink").symlink_to(repo)
+    run_fsview("mount", "repolink", "link", cwd=tmp_path)
+    assert (point / "refs/r/d/f").exists()
+    assert "is mounted at" in run_fsview("mount", repo, point, status=17).stderr
+    run_fsview("umount", "link", cwd=tmp_path)
+    assert find_mount(point) is None
+
+
+def _make_file(path: Path) -> None:
+    path.rmdir()
+    path.touch()
+
+
+IN_THE_WAY: dict[str, tuple[Callable[[Path], object], str]] = {
+    "missing": (lambda point: point.rmdir(), "does not exist; make it: mkdir -p"),
+    "not a directory": (_make_file, "is not a directory"),
+    "not empty": (lambda point: (point / "f").touch(), "is not empty"),
+}
+
+
+@pytest.mark.parametrize("what", IN_THE_WAY)
+@pytest.mark.parametrize("options", [[], ["-f"]])
+def test_a_mount_point_that_is_none(
+    repo: Path, point: Path, run_fsview: RunFsview, what: str, options: list[str]
+) -> None:
+    prepare, text = IN_THE_WAY[what]
+    prepare(point)
+    failed = run_fsview("mount", *options, repo, point, status=17)
+    assert text in failed.stderr and str(point) in failed.stderr
+    assert len(failed.stderr.splitlines()) == 1
+
+
+def test_a_mount_point_that_is_taken(
+    repo: Path, mount_view: MountView, make_repo: Callable[..., Path], run_fsview: RunFsview
+) -> None:
+    point, other = mount_view(repo), make_repo("other")
+    assert f"{repo} is mounted at {point} already" in run_fsview("mount", repo, point, status=17).stderr
+    assert f"a view of {repo} is mounted at {point}" in run_fsview("mount", other, point, status=17).stderr
+    assert (point / "refs/r/d/f").exists()
+
+
+@AS_ROOT
+def test_something_else_is_mounted_there(repo: Path, point: Path, run_fsview: RunFsview) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "none", point], check=True)
+    try:
+        assert "of tmpfs (none)" in run_fsview("mount", repo, point, status=17).stderr
+        assert "no view but tmpfs" in run_fsview("umount", point, status=17).stderr
+    finally:
+        subprocess.run(["umount", point], check=True)
+
+
+def test_no_view_to_unmount(tmp_path: Path, run_fsview: RunFsview) -> None:
+    for path in (tmp_path, tmp_path / "missing"):
+        assert f"nothing is mounted at {path}" in run_fsview("umount", path, status=17).stderr
+
+
+def test_no_repository(point: Path, tmp_path: Path, run_fsview: RunFsview) -> None:
+    assert "is not an fsview repository" in run_fsview("mount", tmp_path, point, status=1).stderr
+    assert "is not an fsview repository" in run_fsview("mount", tmp_path / "none", point, status=1).stderr
+    assert find_mount(point) is None
+
+
+def test_a_repository_of_a_newer_format(repo: Path, point: Path, run_fsview: RunFsview) -> None:
+    settings = repo / "fsview.toml"
+    settings.write_text(settings.read_text().replace("format = 1", "format = 99"))
+    assert "format 99" in run_fsview("mount", repo, point, status=10).stderr
+    assert find_mount(point) is None
+
+
+def test_a_mount_option_that_there_is_not(repo: Path, point: Path, run_fsview: RunFsview) -> None:
+    assert "no mount option 'rw'" in run_fsview("mount", "-o", "ro,rw", repo, point, status=2).stderr
+
+
+def test_a_log_that_cant_be_written(repo: Path, point: Path, tmp_path: Path, run_fsview: RunFsview) -> None:
+    (tmp_path / "file").touch()
+    failed = run_fsview("mount", repo, point, status=17, env={"XDG_STATE_HOME": str(tmp_path / "file")})
+    assert "XDG_STATE_HOME" in failed.stderr and find_mount(point) is None
+
+
+def test_the_log_says_what_was_mounted(repo: Path, point: Path, tmp_path: Path, run_fsview: RunFsview) -> None:
+    run_fsview("mount", repo, point, env={"XDG_STATE_HOME": "state"})
+    run_fsview("umount", point)
+    (log,) = (tmp_path / "state" / "fsview").iterdir()
+    assert f"{repo} is mounted at {point}" in log.read_text() and f"{point} is unmounted" in log.read_text()
+
+
+def _in_a_namespace(script: str, *arguments: Path, home: Path) -> subprocess.CompletedProcess[str]:
+    """Run a shell script as root with mounts that nobody else sees."""
+    environment = clean_environment(home) | {"PYTHON": sys.executable}
+    command: list[str | Path] = [
+        "unshare",
+        "--mount",
+        "--propagation",
+        "private",
+        "sh",
+        "-ec",
+        script,
+        "sh",
+        *arguments,
+    ]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+
+
+MOUNT = '"$PYTHON" -P -m tools mount "$1" "$2"'
+MISSING = {
+    "no /dev/fuse": ("mount -t tmpfs none /dev", "modprobe fuse"),
+    "another device": ('mknod "$3/null" c 1 3; mount --bind "$3/null" /dev/fuse; rm "$3/null"', "can't be mounted"),
+}
+
+
+@AS_ROOT
+@pytest.mark.parametrize("what", MISSING)
+def test_a_machine_without_fuse(repo: Path, point: Path, tmp_path: Path, what: str) -> None:
+    prepare, text = MISSING[what]
+    done = _in_a_namespace(f"{prepare}; {MOUNT}", repo, point, tmp_path, home=tmp_path)
+    assert done.returncode == 17 and text in done.stderr, done
+
+
+# A user of no account, with a /dev/fuse that everybody may open, as distributions have it. The capability is for
+# finding Python and this project, wherever they are; the setuid helper doesn't have it.
+AS_NOBODY = """
+mount -t tmpfs -o mode=755 none /mnt
+mknod -m 666 /mnt/fuse c 10 229; mount --bind /mnt/fuse /dev/fuse
+mkdir /mnt/home /mnt/home/mnt; cp -r "$1" /mnt/home/repo; chown -R 65534:65534 /mnt/home; export HOME=/mnt/home; cd /mnt
+nobody() { setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps +dac_read_search \
+    --ambient-caps +dac_read_search -- "$@"; }
+fsview() { nobody "$PYTHON" -P -m tools "$@" 2>&1; }
+"""
+
+
+@AS_ROOT
+@pytest.mark.skipif(shutil.which("fusermount3") is None, reason="fusermount3 is not installed")
+def test_a_user_mounts_reads_and_unmounts(repo: Path, tmp_path: Path) -> None:
+    script = """
+    fsview mount home/repo home/mnt
+    nobody cat home/mnt/refs/r/d/f
+    fsview mount home/repo home/mnt || echo $?
+    fsview umount home/mnt
+    fsview mount -o allow_other home/repo home/mnt || echo $?
+    fsview mount home/repo / || echo $?
+    """
+    done = _in_a_namespace(AS_NOBODY + script, repo, home=tmp_path)
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("content") and "is mounted at /mnt/home/mnt already" in lines[0] and lines[1] == "17", (
+        done
+    )
+    assert "user_allow_other" in lines[2] and lines[3] == "17"
+    assert "mount point" in lines[4] and lines[5] == "17" and done.returncode == 0
+
+
+@AS_ROOT
+@pytest.mark.skipif(shutil.which("fusermount3") is None, reason="fusermount3 is not installed")
+def test_a_user_without_the_helper(repo: Path, tmp_path: Path) -> None:
+    script = """
+    nobody env PATH=/nowhere "$PYTHON" -P -m tools mount home/repo home/mnt
+    """
+    done = _in_a_namespace(AS_NOBODY + script, repo, home=tmp_path)
+    assert done.returncode == 17 and "apt install fuse3" in done.stderr

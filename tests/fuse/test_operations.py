@@ -1,0 +1,143 @@
+"""The handlers without a kernel: what they raise, and the number that they write into a reply."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import logging
+import os
+import stat
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pyfuse3
+import pytest
+
+from fsview import nodeid, operations
+from fsview.attributes import Attributes
+from fsview.nodeid import Ino, Rank
+from fsview.operations import Operations, find_ino_offset
+from store.errors import ConflictError, CorruptionError, FormatError, NotFoundError
+from store.schema import CommitNumber
+
+NODE = nodeid.directory_node(CommitNumber(1024), Rank(3))
+FOUND = Attributes(NODE, Ino(1 << 62 | 77), stat.S_IFDIR | 0o2755, 10, 20, 1025, -1_500_000_000)
+
+
+class OneNode:
+    """A view with one directory in it."""
+
+    def find(self, node: int, name: bytes) -> Attributes | None:
+        return FOUND if name == b"there" else None
+
+    def attributes(self, node: int) -> Attributes:
+        return FOUND
+
+
+class Broken:
+    """A view that raises whatever it is asked."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def describe(self, node: int) -> str:
+        return "that node"
+
+    def __getattr__(self, name: str) -> Callable[..., object]:
+        def fail(*_: object) -> object:
+            raise self._error
+
+        return fail
+
+
+REQUESTS: dict[str, Callable[[Any], Awaitable[object]]] = {
+    "lookup": lambda ops: ops.lookup(1, b"x", None),
+    "getattr": lambda ops: ops.getattr(1, None),
+    "readlink": lambda ops: ops.readlink(1, None),
+    "read": lambda ops: ops.read(1024, 0, 10),
+    "readdir": lambda ops: ops.readdir(1, 0, None),
+    "readdir in a commit": lambda ops: ops.readdir(NODE, 0, None),
+    "getxattr": lambda ops: ops.getxattr(1, b"user.x", None),
+    "listxattr": lambda ops: ops.listxattr(1, None),
+    "statfs": lambda ops: ops.statfs(None),
+}
+ERRORS: list[tuple[Exception, int, bool]] = [
+    (NotFoundError("gone"), errno.ENOENT, False),
+    (nodeid.StaleNodeError(5), errno.ESTALE, False),
+    (ConflictError("later"), errno.EAGAIN, False),
+    (CorruptionError("a block", "here", "this", "that"), errno.EIO, True),
+    (FormatError("no commit"), errno.EIO, True),
+    (OSError(errno.EMFILE, "too many"), errno.EIO, True),
+    (AssertionError("our own bug"), errno.EIO, True),
+    (ZeroDivisionError(), errno.EIO, True),
+]
+
+
+@pytest.mark.parametrize("what", REQUESTS)
+@pytest.mark.parametrize(("error", "number", "is_logged"), ERRORS, ids=lambda value: type(value).__name__)
+async def test_no_error_ends_the_server(
+    caplog: pytest.LogCaptureFixture, what: str, error: Exception, number: int, is_logged: bool
+) -> None:
+    ops = Operations(Broken(error), find_ino_offset())  # type: ignore[arg-type]
+    with caplog.at_level(logging.DEBUG), pytest.raises(pyfuse3.FUSEError) as caught:
+        await REQUESTS[what](ops)
+    assert caught.value.errno == number
+    assert ("that node" in caplog.text and str(error) in caplog.text) == is_logged
+    assert ("Traceback" in caplog.text) == isinstance(error, (AssertionError, ZeroDivisionError))
+
+
+def _ino_in_attributes(entry: pyfuse3.EntryAttributes) -> int:
+    offset = find_ino_offset()
+    assert offset is not None
+    return ctypes.c_uint64.from_address(id(entry) + offset).value
+
+
+async def test_a_reply_has_both_numbers() -> None:
+    ops = Operations(OneNode(), find_ino_offset())  # type: ignore[arg-type]
+    entry = await ops.lookup(1, b"there", None)  # type: ignore[arg-type]
+    assert (entry.st_ino, _ino_in_attributes(entry)) == (NODE, FOUND.ino)
+    assert entry.attr_timeout > 10**9 and entry.entry_timeout > 10**9
+    entry = await ops.getattr(NODE, None)  # type: ignore[arg-type]
+    assert (entry.st_ino, _ino_in_attributes(entry)) == (FOUND.ino, FOUND.ino)
+
+
+async def test_where_it_cant_have_both_it_expires_at_once() -> None:
+    ops = Operations(OneNode(), None)  # type: ignore[arg-type]
+    entry = await ops.lookup(1, b"there", None)  # type: ignore[arg-type]
+    assert (entry.st_ino, _ino_in_attributes(entry), entry.attr_timeout) == (NODE, NODE, 0)
+    entry = await ops.getattr(NODE, None)  # type: ignore[arg-type]
+    assert entry.st_ino == FOUND.ino and entry.attr_timeout > 10**9
+
+
+async def test_attributes_of_a_reply() -> None:
+    entry = await Operations(OneNode(), None).getattr(NODE, None)  # type: ignore[arg-type]
+    assert (entry.st_mode, entry.st_uid, entry.st_gid, entry.st_nlink) == (stat.S_IFDIR | 0o2755, 10, 20, 1)
+    assert (entry.st_size, entry.st_blocks, entry.generation) == (1025, 3, 0)
+    assert entry.st_mtime_ns == entry.st_ctime_ns == entry.st_atime_ns == -1_500_000_000
+
+
+async def test_what_is_not_there_is_remembered_only_where_nothing_comes() -> None:
+    ops = Operations(OneNode(), None)  # type: ignore[arg-type]
+    entry = await ops.lookup(NODE, b"not there", None)  # type: ignore[arg-type]
+    assert entry.st_ino == 0 and entry.entry_timeout > 10**9
+    with pytest.raises(pyfuse3.FUSEError) as caught:
+        await ops.lookup(nodeid.REFS, b"not there", None)  # type: ignore[arg-type]
+    assert caught.value.errno == errno.ENOENT
+
+
+async def test_requests_that_the_kernel_is_told_never_to_make_again() -> None:
+    ops = Operations(OneNode(), None)  # type: ignore[arg-type]
+    for request in (ops.flush(1), ops.access(1, os.R_OK, None)):  # type: ignore[arg-type]
+        with pytest.raises(pyfuse3.FUSEError) as caught:
+            await request
+        assert caught.value.errno == errno.ENOSYS
+
+
+def test_the_offset_is_found_and_is_refused_where_the_layout_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_ino_offset() == 40  # CPython 3.11 to 3.13 on 64 bits
+    for size in (24, 40):  # one of the words, or neither, is beyond the end
+        monkeypatch.setattr(operations, "getsizeof", lambda _, size=size: size)
+        assert find_ino_offset() is None
+    monkeypatch.undo()
+    monkeypatch.setattr(operations, "implementation", type("other", (), {"name": "pypy"}))
+    assert find_ino_offset() is None
