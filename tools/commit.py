@@ -312,6 +312,8 @@ def _message(options: dict[str, Any]) -> Message:
     variants = [(key, _variant(value)) for key, value in map(_pair, options["variants"])]
     detached = [(key, Variant("s", value)) for key, value in map(_pair, options["detached"])]
     body = options["body_file"].read() if options["body_file"] else options["body"]
+    for what, text in (("subject", options["subject"]), ("body", body)):
+        _check_text(what, text)
     return Message(
         options["branch"], options["subject"], body, _timestamp_s(options["timestamp"]), options["parent"],
         (*strings, *variants), not options["no_bindings"], options["bind_refs"],
@@ -329,7 +331,16 @@ def _pair(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not (key and equals):
         raise click.UsageError(f"{text!r} should be KEY=VALUE")
+    _check_text("metadata", text)
     return key, value
+
+
+def _check_text(what: str, text: str) -> None:
+    """Refuse what a commit can't hold before the tree is read; command lines and files may have any bytes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise click.UsageError(f"the {what} is not UTF-8, which a commit's texts are: {text!r}") from None
 
 
 def _timestamp_s(text: str | None) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from store.repository import Repository
-from tests.committing import assert_sound
+from tests.checking import assert_sound
 from tools.cli import run
 
 TIME = "--timestamp=@1577836800"
