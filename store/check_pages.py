@@ -2,6 +2,7 @@
 
 LMDB writes them in turn: transaction N goes to page N & 1, so the two always hold neighbouring numbers. A bit that
 flips there can make the state before the last commit look like the present one, which no other check would notice.
+Of the older page only that counts: when it can't be written, LMDB gives it back its number, but not its databases.
 
     page        number u64, padding u16, flags u16, lower u16, upper u16         native byte order
     then        magic u32, version u32, address u64, map size u64,
@@ -51,13 +52,15 @@ def _problems(path: Path) -> list[str]:
     metas = [_META.unpack_from(page) for page in pages]
     problems = [what for number, meta in enumerate(metas) for what in _wrong_meta(number, meta)]
     transactions = [meta[-1] for meta in metas]
-    for number, (page, meta) in enumerate(zip(pages, metas, strict=True)):
-        problems += [f"meta page {number}: {what}" for what in _wrong_databases(page, page_bytes, meta[-2])]
+    latest = max((0, 1), key=lambda number: int(metas[number][-1]))
+    problems += [
+        f"meta page {latest}: {what}" for what in _wrong_databases(pages[latest], page_bytes, metas[latest][-2])
+    ]
     if abs(transactions[0] - transactions[1]) != 1 and transactions != [0, 0]:
         problems.append(f"the meta pages are of the transactions {transactions}, which are not neighbours")
-    latest = max(metas, key=lambda meta: int(meta[-1]))
-    if size < (latest[-2] + 1) * page_bytes and not problems:
-        problems.append(f"it has {size} bytes, but should have {(latest[-2] + 1) * page_bytes}: it was cut off")
+    end = (metas[latest][-2] + 1) * page_bytes
+    if size < end and not problems:
+        problems.append(f"it has {size} bytes, but should have {end}: it was cut off")
     return problems
 
 
