@@ -25,6 +25,7 @@ from store.stager import PIECE_BYTES, WHOLE_BYTES_MAX, Stager
 from tools.sources import DiskOptions, MemoryDirectory
 
 _XATTR_PREFIX = "SCHILY.xattr."
+_SECONDS_MAX = 2**64
 
 
 def read_tar(path: Path | None, stager: Stager, options: DiskOptions) -> MemoryDirectory:
@@ -206,10 +207,13 @@ def _parts(name: str) -> list[bytes]:
 
 def _mtime_ns(member: tarfile.TarInfo) -> int:
     """Return the mtime; a pax header has more digits than tarfile's float keeps."""
-    from decimal import Decimal, InvalidOperation
+    from decimal import Decimal
 
     text = member.pax_headers.get("mtime", str(member.mtime))
     try:
-        return int(Decimal(text) * 10**9)
-    except (InvalidOperation, ValueError, OverflowError):
-        raise FormatError(f"the tar archive says that {member.name!r} is from {text!r}, which is no time") from None
+        seconds = Decimal(text)
+        if abs(seconds) < _SECONDS_MAX:
+            return int(seconds * 10**9)
+    except ArithmeticError:  # no number, or none that can be compared
+        pass
+    raise FormatError(f"the tar archive says that {member.name!r} is from {text!r}, which is no time")
