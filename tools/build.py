@@ -84,6 +84,7 @@ class Builder:
         queue: deque[_Frame] = deque()  # what is scanned, in postorder: children before parents
         queued = 0
         for frame in self._walk(root):
+            self._report(Phase.HASHING, self.outcome.files)
             queue.append(frame)
             queued += frame.weight
             while len(queue) > 1 and (self._is_full() or queued > _QUEUED_MAX):
