@@ -17,7 +17,7 @@ MOUNT_EXAMPLES = """\b
 Examples:
   fsview mount /srv/releases /mnt/releases
   ls /mnt/releases/refs/debian/12/amd64/base/
-  diff -r /mnt/releases/refs/debian/12/ /mnt/releases/refs/debian/13/
+  diff -r /mnt/releases/refs/debian/12/amd64/base/ /mnt/releases/refs/debian/13/amd64/base/
   fsview umount /mnt/releases
 
 \b

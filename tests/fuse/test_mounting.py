@@ -19,6 +19,7 @@ from fsview.mountpoint import find_mount, server_pid, source_name
 from tests.conftest import MountView, TreeFactory
 from tests.leaks import unmount_lazily
 from tests.running import RunFsview, clean_environment
+from tests.trees import File
 
 pytestmark = pytest.mark.skipif(
     not os.access("/dev/fuse", os.R_OK | os.W_OK), reason="/dev/fuse is missing or may not be used here"
@@ -339,3 +340,39 @@ def test_a_user_without_the_helper(repo: Path, tmp_path: Path) -> None:
     """
     done = _in_a_namespace(AS_NOBODY + script, repo, home=tmp_path)
     assert done.returncode == 17 and "apt install fuse3" in done.stderr
+
+
+@AS_ROOT
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        ("allow_other", "open\n1\nsecret of root's\n"),  # modes and owners bind whoever is let in, but not root
+        ("ro", "1\n1\nsecret of root's\n"),  # nobody but root is let in
+    ],
+)
+def test_who_may_read_what(
+    make_repo: Callable[..., Path], run_fsview: RunFsview, tree_factory: TreeFactory, tmp_path: Path, option: str,
+    expected: str,
+) -> None:  # fmt: skip
+    repo = make_repo()
+    tree = tree_factory({"open": b"open\n", "shadow": File(b"secret of root's\n", mode=0o600)})
+    run_fsview("commit", "--repo", repo, "-b", "r", tree)
+    script = """
+    mount -t tmpfs -o mode=755 none /mnt; mkdir /mnt/view
+    "$PYTHON" -P -m tools mount -o "$2" "$1" /mnt/view
+    for name in open shadow; do
+        setpriv --reuid 65534 --regid 65534 --clear-groups cat /mnt/view/refs/r/$name 2>/dev/null || echo $?
+    done
+    cat /mnt/view/refs/r/shadow
+    "$PYTHON" -P -m tools umount /mnt/view
+    """
+    done = _in_a_namespace(script, repo, Path(option), home=tmp_path)
+    assert (done.stdout, done.stderr, done.returncode) == (expected, "", 0)
+
+
+def test_the_other_mount_options(repo: Path, point: Path, run_fsview: RunFsview) -> None:
+    run_fsview("mount", "-o", "ro,default_permissions", repo, point)
+    lines = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines() if f" {point} " in line]
+    options = set(lines[0][3].split(","))
+    assert {"ro", "nosuid", "nodev", "default_permissions"} <= options and "allow_other" not in options
+    run_fsview("umount", point)
