@@ -144,10 +144,18 @@ class Hasher:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._pool is not None:
+            if kind is not None:
+                _kill_workers(self._pool)
             self._pool.shutdown(cancel_futures=kind is not None)
         if self._local is not None:
             with suppress(OSError) if kind is not None else nullcontext():  # a full disk was told of already
                 self._local.close()
+
+
+def _kill_workers(pool: ProcessPoolExecutor) -> None:
+    """End what nobody waits for any more: a process may have hours to read. (From Python 3.14: pool.kill_workers.)"""
+    for process in list((pool._processes or {}).values()):
+        process.kill()
 
 
 @contextmanager
