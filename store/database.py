@@ -29,6 +29,7 @@ Result = TypeVar("Result")
 MAP_BYTES: Final = 64 << 30  # address space, not disk; grows by doubling when the index outgrows it
 _READERS_MAX: Final = 1024
 _GUARD_BYTES: Final = 8
+_FULL_BYTES: Final = 1 << 20  # a file system with less space than this is full
 _SEEDS: Final = {name: xxh3_64_intdigest(name) for name in DATABASES}
 
 _open: dict[tuple[int, int], Database] = {}  # (device, inode) -> environment
@@ -265,6 +266,8 @@ class Database:
 def _translated(error: lmdb.Error, path: Path) -> Exception:
     """Return what *error* means to a user."""
     text = str(error)
+    if os.strerror(errno.EIO) in text and _is_full(path):  # LMDB's word for a write that the disk cut short
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path / "data.mdb"))
     for number in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS):
         if os.strerror(number) in text:
             return OSError(number, os.strerror(number), str(path / "data.mdb"))
@@ -275,3 +278,8 @@ def _translated(error: lmdb.Error, path: Path) -> Exception:
     if isinstance(error, lmdb.ReadonlyError):
         return FsviewError(f"{path / 'data.mdb'} can't be written by this user: {text}")
     return FsviewError(f"{path / 'data.mdb'}: {text}")
+
+
+def _is_full(path: Path) -> bool:
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize < _FULL_BYTES
