@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import select
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +18,6 @@ from fsview.mountpoint import find_mount, server_pid, source_name
 from tests.conftest import MountView, TreeFactory
 from tests.leaks import unmount_lazily
 from tests.running import RunFsview, clean_environment
-from tests.trees import File
 
 pytestmark = pytest.mark.skipif(
     not os.access("/dev/fuse", os.R_OK | os.W_OK), reason="/dev/fuse is missing or may not be used here"
@@ -266,108 +264,6 @@ def test_the_log_says_what_was_mounted(repo: Path, point: Path, tmp_path: Path, 
     run_fsview("umount", point)
     (log,) = (tmp_path / "state" / "fsview").iterdir()
     assert f"{repo} is mounted at {point}" in log.read_text() and f"{point} is unmounted" in log.read_text()
-
-
-def _in_a_namespace(script: str, *arguments: Path, home: Path) -> subprocess.CompletedProcess[str]:
-    """Run a shell script as root with mounts that nobody else sees."""
-    environment = clean_environment(home) | {"PYTHON": sys.executable}
-    command: list[str | Path] = [
-        "unshare",
-        "--mount",
-        "--propagation",
-        "private",
-        "sh",
-        "-ec",
-        script,
-        "sh",
-        *arguments,
-    ]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
-
-
-MOUNT = '"$PYTHON" -P -m tools mount "$1" "$2"'
-MISSING = {
-    "no /dev/fuse": ("mount -t tmpfs none /dev", "modprobe fuse"),
-    "another device": ('mknod "$3/null" c 1 3; mount --bind "$3/null" /dev/fuse; rm "$3/null"', "can't be mounted"),
-}
-
-
-@AS_ROOT
-@pytest.mark.parametrize("what", MISSING)
-def test_a_machine_without_fuse(repo: Path, point: Path, tmp_path: Path, what: str) -> None:
-    prepare, text = MISSING[what]
-    done = _in_a_namespace(f"{prepare}; {MOUNT}", repo, point, tmp_path, home=tmp_path)
-    assert done.returncode == 17 and text in done.stderr, done
-
-
-# A user of no account, with a /dev/fuse that everybody may open, as distributions have it. The capability is for
-# finding Python and this project, wherever they are; the setuid helper doesn't have it.
-AS_NOBODY = """
-mount -t tmpfs -o mode=755 none /mnt
-mknod -m 666 /mnt/fuse c 10 229; mount --bind /mnt/fuse /dev/fuse
-mkdir /mnt/home /mnt/home/mnt; cp -r "$1" /mnt/home/repo; chown -R 65534:65534 /mnt/home; export HOME=/mnt/home; cd /mnt
-nobody() { setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps +dac_read_search \
-    --ambient-caps +dac_read_search -- "$@"; }
-fsview() { nobody "$PYTHON" -P -m tools "$@" 2>&1; }
-"""
-
-
-@AS_ROOT
-@pytest.mark.skipif(shutil.which("fusermount3") is None, reason="fusermount3 is not installed")
-def test_a_user_mounts_reads_and_unmounts(repo: Path, tmp_path: Path) -> None:
-    script = """
-    fsview mount home/repo home/mnt
-    nobody cat home/mnt/refs/r/d/f
-    fsview mount home/repo home/mnt || echo $?
-    fsview umount home/mnt
-    fsview mount -o allow_other home/repo home/mnt || echo $?
-    fsview mount home/repo / || echo $?
-    """
-    done = _in_a_namespace(AS_NOBODY + script, repo, home=tmp_path)
-    lines = done.stdout.splitlines()
-    assert lines[0].startswith("content") and "is mounted at /mnt/home/mnt already" in lines[0] and lines[1] == "17", (
-        done
-    )
-    assert "user_allow_other" in lines[2] and lines[3] == "17"
-    assert "mount point" in lines[4] and lines[5] == "17" and done.returncode == 0
-
-
-@AS_ROOT
-@pytest.mark.skipif(shutil.which("fusermount3") is None, reason="fusermount3 is not installed")
-def test_a_user_without_the_helper(repo: Path, tmp_path: Path) -> None:
-    script = """
-    nobody env PATH=/nowhere "$PYTHON" -P -m tools mount home/repo home/mnt
-    """
-    done = _in_a_namespace(AS_NOBODY + script, repo, home=tmp_path)
-    assert done.returncode == 17 and "apt install fuse3" in done.stderr
-
-
-@AS_ROOT
-@pytest.mark.parametrize(
-    ("option", "expected"),
-    [
-        ("allow_other", "open\n1\nsecret of root's\n"),  # modes and owners bind whoever is let in, but not root
-        ("ro", "1\n1\nsecret of root's\n"),  # nobody but root is let in
-    ],
-)
-def test_who_may_read_what(
-    make_repo: Callable[..., Path], run_fsview: RunFsview, tree_factory: TreeFactory, tmp_path: Path, option: str,
-    expected: str,
-) -> None:  # fmt: skip
-    repo = make_repo()
-    tree = tree_factory({"open": b"open\n", "shadow": File(b"secret of root's\n", mode=0o600)})
-    run_fsview("commit", "--repo", repo, "-b", "r", tree)
-    script = """
-    mount -t tmpfs -o mode=755 none /mnt; mkdir /mnt/view
-    "$PYTHON" -P -m tools mount -o "$2" "$1" /mnt/view
-    for name in open shadow; do
-        setpriv --reuid 65534 --regid 65534 --clear-groups cat /mnt/view/refs/r/$name 2>/dev/null || echo $?
-    done
-    cat /mnt/view/refs/r/shadow
-    "$PYTHON" -P -m tools umount /mnt/view
-    """
-    done = _in_a_namespace(script, repo, Path(option), home=tmp_path)
-    assert (done.stdout, done.stderr, done.returncode) == (expected, "", 0)
 
 
 def test_the_other_mount_options(repo: Path, point: Path, run_fsview: RunFsview) -> None:
