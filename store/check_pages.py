@@ -26,6 +26,12 @@ _DATABASES_AT: Final = 40
 _MAGIC, _VERSION, _META_FLAG = 0xBEEFC0DE, 1, 0x08
 _TRIES, _PAUSE_S = 5, 0.02  # a commit may be writing one just now
 _NO_PAGE: Final = 2**64 - 1
+_PAGE = struct.Struct("@QHHHH")
+_NODE = struct.Struct("@HHHH")
+_BRANCH, _LEAF = 0x01, 0x02
+_FREE_ROOT_AT: Final = _DATABASES_AT + 40
+_FREEING_FROM: Final = 3
+_DEPTH_MAX: Final = 32  # LMDB's own
 assert _META.size == 152 and _DATABASE.size == 48
 
 
@@ -48,20 +54,41 @@ def _problems(path: Path) -> list[str]:
     with path.open("rb") as file:
         page_bytes = _page_bytes(file.read(4096))
         pages = [os.pread(file.fileno(), page_bytes, number * page_bytes) for number in range(2)]
-        size = os.fstat(file.fileno()).st_size
+        problems = _wrong_metas(pages, page_bytes)
+        if not problems:  # else these numbers lead anywhere
+            problems = [what for page in pages for what in _wrong_free(file.fileno(), page, page_bytes)]
+    return problems
+
+
+def _wrong_metas(pages: list[bytes], page_bytes: int) -> list[str]:
     metas = [_META.unpack_from(page) for page in pages]
     problems = [what for number, meta in enumerate(metas) for what in _wrong_meta(number, meta)]
     transactions = [meta[-1] for meta in metas]
-    latest = max((0, 1), key=lambda number: int(metas[number][-1]))
-    problems += [
-        f"meta page {latest}: {what}" for what in _wrong_databases(pages[latest], page_bytes, metas[latest][-2])
-    ]
+    for number, (page, meta) in enumerate(zip(pages, metas, strict=True)):
+        problems += [f"meta page {number}: {what}" for what in _wrong_databases(page, page_bytes, meta[-2])]
     if abs(transactions[0] - transactions[1]) != 1 and transactions != [0, 0]:
         problems.append(f"the meta pages are of the transactions {transactions}, which are not neighbours")
-    end = (metas[latest][-2] + 1) * page_bytes
-    if size < end and not problems:
-        problems.append(f"it has {size} bytes, but should have {end}: it was cut off")
     return problems
+
+
+def _wrong_free(file: int, meta_page: bytes, page_bytes: int) -> list[str]:
+    """Compare a meta page's transaction with the last that its tree of free pages knows."""
+    transaction = _META.unpack_from(meta_page)[-1]
+    (number,) = struct.unpack_from("@Q", meta_page, _FREE_ROOT_AT)
+    for _ in range(_DEPTH_MAX):
+        if number == _NO_PAGE:
+            return [] if transaction < _FREEING_FROM else [f"transaction {transaction} has no record of freed pages"]
+        page = os.pread(file, page_bytes, number * page_bytes)
+        own_number, _, flags, lower, _ = _PAGE.unpack_from(page)
+        if own_number != number or flags & (_BRANCH | _LEAF) == 0 or not _PAGE.size < lower <= page_bytes:
+            return [f"page {number} is not the page of the tree of free pages that it should be"]
+        (at,) = struct.unpack_from("@H", page, lower - 2)
+        low, middle, high, _ = _NODE.unpack_from(page, at)
+        if flags & _LEAF:
+            (last,) = struct.unpack_from("@Q", page, at + _NODE.size)
+            return [] if last == transaction else [f"a meta page is of transaction {transaction}, its tree of {last}"]
+        number = low | middle << 16 | high << 32
+    return ["the tree of free pages is too deep"]
 
 
 def _page_bytes(start: bytes) -> int:
