@@ -40,7 +40,7 @@ class Finding:
         return f"{self.severity}: {self.where}: {self.what}{shown}"
 
 
-RESTORE: Final = "restore the repository from a copy; what other repositories have can be committed or pulled again"
+RESTORE: Final = "restore the repository from a copy"
 
 
 def error(what: str, where: str, mend: str = RESTORE, subject: Subject | None = None) -> Finding:

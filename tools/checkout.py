@@ -173,9 +173,9 @@ Examples:
   fsview checkout --link=copy app/main work          a tree that is to be edited in place
 
 \b
-A hard link is the repository's own file: writing to it in place damages the repository (fsck finds it, committing
-the tree again mends it). Use --link=copy for a tree that is to be edited. Empty files and what is in etc/ or var/
-are never hard links. A checkout that was killed leaves a directory .DEST.fsview-XXXXXX: remove it.
+A hard link is the repository's own file: writing to it in place damages the repository, which fsck finds. Use
+--link=copy for a tree that is to be edited. Empty files and what is in etc/ or var/ are never hard links. A checkout
+that was killed leaves a directory .DEST.fsview-XXXXXX: remove it.
 """
 
 
