@@ -2,7 +2,8 @@
 
 LMDB writes them in turn: transaction N goes to page N & 1, so the two always hold neighbouring numbers. A bit that
 flips there can make the state before the last commit look like the present one, which no other check would notice.
-Of the older page only that counts: when it can't be written, LMDB gives it back its number, but not its databases.
+A page that the disk refused looks the same (LMDB gives it back its old number, but not its databases), and is reported
+too, though the next commit overwrites it.
 
     page        number u64, padding u16, flags u16, lower u16, upper u16         native byte order
     then        magic u32, version u32, address u64, map size u64,

@@ -11,6 +11,8 @@ each commit, and a child that is to fail at its n-th call makes AT - n calls of 
 
 from __future__ import annotations
 
+import ctypes
+import fcntl
 import json
 import mmap
 import os
@@ -73,8 +75,6 @@ def _memory() -> int:
 
 
 def _syncfs() -> Callable[[], Any]:
-    import ctypes
-
     return lambda: ctypes.CDLL(None).syncfs(-1)
 
 
@@ -93,7 +93,7 @@ _IDLE: Final[dict[str, Callable[[], Callable[[], Any]]]] = {
     "utimensat": lambda: lambda: os.utime(_NOWHERE),
     "unlinkat": lambda: lambda: os.unlink(_NOWHERE.name, dir_fd=-1),
     "openat": lambda: lambda: os.close(os.open(os.devnull, os.O_RDONLY)),
-    "flock": lambda: lambda: __import__("fcntl").flock(-1, 0),
+    "flock": lambda: _on(_memory(), fcntl.flock, fcntl.LOCK_UN),
 }
 CALLS: Final = tuple(_IDLE)
 
