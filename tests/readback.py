@@ -37,7 +37,7 @@ def committed_snapshot(repository: Repository, checksum: Checksum) -> Snapshot:
 
 
 def _entry(repository: Repository, reading: Reading, row: Row) -> Entry:
-    kind, content, target, xattrs = "directory", "", b"", ()
+    kind, content, target = "directory", "", b""
     if row.is_directory:
         xattrs = _xattrs(DirMeta.from_bytes(meta_record(reading, MetaId(row.meta_id)).raw).xattrs)
     else:
