@@ -25,10 +25,10 @@ def mounts() -> list[Mount]:
 
 
 def mount_of(path: Path) -> Mount | None:
-    """Return the mount that *path* lies in."""
+    """Return the mount that *path* lies in; of two at one place the later, which hides the other."""
     real = os.path.realpath(path)
     inside = [mount for mount in mounts() if real == mount.point or real.startswith(mount.point.rstrip("/") + "/")]
-    return max(inside, key=lambda mount: len(mount.point), default=None)
+    return max(reversed(inside), key=lambda mount: len(mount.point), default=None)
 
 
 def has_reliable_times(path: Path) -> bool:
