@@ -15,6 +15,7 @@ from store.staging import StagedFile
 
 _SECOND: Final = 10**9
 _LIMIT: Final = 2**33 * _SECOND  # 272 years: 64 bits of nanoseconds hold it, and room for earlier seconds
+_PASSED_MAX: Final = 16
 
 
 def limit_mtime(mtime_ns: int) -> int:
@@ -41,13 +42,20 @@ def assign_mtime(writing: Writing, staged: StagedFile) -> int:
 
 
 def _earlier_second(writing: Writing, staged: StagedFile, second: int) -> int:
+    """Return *second*, or the next before it that is free or has this content already; note that it is taken."""
+    passed: list[tuple[bytes, MtimeRecord]] = []
     while True:
         key = mtime_key(staged.size, second)
         value = writing.get(b"mtime", key)
         if value is None:
             writing.put(b"mtime", key, MtimeRecord(staged.content_key, second).pack())
-            return second
+            break
         taken = MtimeRecord.unpack(value)
         if taken.content == staged.content_key:
-            return second
+            break
+        passed.append((key, taken))
         second = taken.last_given - 1  # leap over what was given instead of that second
+    if len(passed) > _PASSED_MAX:  # else as many files written one a second would each pass over all before them
+        for key, taken in passed:
+            writing.put(b"mtime", key, MtimeRecord(taken.content, second).pack())
+    return second
