@@ -83,7 +83,7 @@ def fail_each(stand: Stand, call: str, error: str, where: Path) -> int:
             case = stand.case(where / "repo")
             status, text, came = server.commit(number, case)
             assert status in (0, 1), f"{call} number {number}: {text}"
-            # The older meta page, when LMDB couldn't write it: damage would look the same, and the next commit mends it.
+            # LMDB couldn't write its older meta page: damage would look the same, and the next commit mends it.
             is_new = stand.assert_old_or_new(
                 Path(case.repository), but=": meta page" if call == "pwrite64" else "nothing"
             )
