@@ -108,7 +108,7 @@ def _prefixes(name: str) -> list[str]:
 
 def _create(writing: Writing, name: str) -> RefId:
     if writing.get(b"refdir", name.encode()) is not None:
-        below = next(list_refs(writing, name))[0]
+        below = _first_below(writing, name)
         raise InvalidNameError(f"{name} can't be a ref, as it is a directory of refs ({below}); choose another name")
     for prefix in _prefixes(name):
         if find_ref(writing, prefix) is not None:
@@ -126,8 +126,13 @@ def _delete(writing: Writing, name: str, ref_id: RefId) -> None:
     writing.delete(b"ref", name.encode())
     writing.put(b"refid", id_key(ref_id), RefName(False, False, name.encode()).pack())
     for prefix in reversed(_prefixes(name)):
-        if next(list_refs(writing, prefix), None) is not None:
+        if _first_below(writing, prefix) is not None:
             return
         directory_id = key_id(writing.need(b"refdir", prefix.encode()))
         writing.delete(b"refdir", prefix.encode())
         writing.put(b"refid", id_key(directory_id), RefName(True, False, prefix.encode()).pack())
+
+
+def _first_below(reading: Reading, directory: str) -> str | None:
+    """Return a ref in *directory*, if there is one; the refs of a remote that is called so are not in it."""
+    return next((key.decode() for key, _ in reading.items(b"ref", prefix=f"{directory}/".encode())), None)
