@@ -7,6 +7,7 @@ make_repo      an initialised repository
 mount_view     a repository mounted for the length of the test
 tree_factory   trees on disk from a spec of tests.trees
 debian_tree    a real Debian 12 root tree, built once (root and network)
+nobodys        a directory of the user nobody's, for tests.nobody (root)
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import functools
 import os
 import subprocess
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +24,7 @@ import pytest
 from hypothesis import settings
 
 from tests.leaks import TOKEN_NAME, LeakGuard
+from tests.nobody import NOBODY
 from tests.running import PROJECT, RunFsview, run_cli
 from tests.trees import Spec, build_tree
 
@@ -127,3 +130,14 @@ def debian_tree() -> Path:
         environment = os.environ | {"FSVIEW_TREES": str(trees)}
         subprocess.run([PROJECT / "tests/bench/trees.sh", "debian-12-base"], env=environment, check=True)
     return tree
+
+
+@pytest.fixture
+def nobodys() -> Iterator[Path]:
+    """Return a directory of the user nobody's, not below pytest's own, which lets no other user through."""
+    if os.geteuid() != 0:
+        pytest.skip("takes root, to become somebody else")
+    with tempfile.TemporaryDirectory(prefix="fsview-nobody-") as path:
+        os.chmod(path, 0o755)
+        os.chown(path, NOBODY, NOBODY)
+        yield Path(path)

@@ -6,7 +6,6 @@ import os
 import shutil
 import socket
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,12 +14,12 @@ import pytest
 from store.repository import Repository
 from store.tree import commit_number, load_commit
 from tests.checking import assert_sound
-from tests.cli.conftest import Done, Fsview
+from tests.cli.conftest import Fsview
 from tests.conftest import TreeFactory
+from tests.nobody import run_as_nobody
 from tests.running import RunFsview
 from tests.trees import NON_UTF8_NAME, File, Spec, Special, Symlink, build_tree
 from tools import build, hashing
-from tools.cli import run
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="takes root")
 SMALL: Spec = {"a": b"a\n", "d": {"b": b"b\n", "c": Symlink("b")}}
@@ -296,40 +295,6 @@ def test_more_files_than_are_hashed_at_once(
     assert fsview("commit", "-b", "main", "--timestamp=@1", "--parent=none", tree).stdout == first
 
 
-@pytest.fixture
-def nobodys() -> Iterator[Path]:
-    """Return a directory of the user nobody's, which pytest's own would not let through."""
-    if os.geteuid() != 0:
-        pytest.skip("takes root, to become somebody else")
-    with tempfile.TemporaryDirectory(prefix="fsview-nobody-") as path:
-        os.chmod(path, 0o755)
-        os.chown(path, 65534, 65534)
-        yield Path(path)
-
-
-def _as_nobody(directory: Path, *arguments: str | Path) -> Done:
-    """Run the command line in a child of this process that has become nobody."""
-    pid = os.fork()
-    if pid == 0:
-        with open(directory / "out", "wb") as out, open(directory / "err", "wb") as err:
-            os.dup2(out.fileno(), 1)
-            os.dup2(err.fileno(), 2)
-        os.setgroups([])
-        os.setresgid(65534, 65534, 65534)
-        os.setresuid(65534, 65534, 65534)
-        os.environ["HOME"] = str(directory)
-        import sys
-
-        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
-        status = run([str(argument) for argument in arguments])
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-    _, status = os.waitpid(pid, 0)
-    said = (directory / "err").read_text()
-    return Done(os.waitstatus_to_exitcode(status), (directory / "out").read_bytes(), said)
-
-
 def test_what_may_not_be_read_is_all_named(fsview: Fsview, repo: Path, tree: Path, nobodys: Path) -> None:
     fsview("commit", "-b", "main", tree)  # imports what nobody may not be able to
     spec: Spec = {
@@ -338,15 +303,15 @@ def test_what_may_not_be_read_is_all_named(fsview: Fsview, repo: Path, tree: Pat
     }  # fmt: skip
     theirs = build_tree(nobodys / "tree", {**spec, "closed": {}})
     (theirs / "closed").chmod(0o700)
-    assert _as_nobody(nobodys, "init", nobodys / "repo").status == 0
+    assert run_as_nobody(nobodys, "init", nobodys / "repo").status == 0
     commit = ("commit", "--repo", nobodys / "repo", "-b", "main", theirs)
-    done = _as_nobody(nobodys, *commit)
-    assert (done.status, done.stdout) == (16, b"")
+    done = run_as_nobody(nobodys, *commit)
+    assert (done.status, done.stdout) == (16, "")
     assert "can't be read, so nothing was committed" in done.stderr
     for name in ("secret", "d/secret too", "closed"):
         assert f"{theirs}/{name}: Permission denied" in done.stderr
     _nothing_committed(nobodys / "repo")
-    done = _as_nobody(nobodys, *commit, "--ignore=secret*", "--ignore=closed")
+    done = run_as_nobody(nobodys, *commit, "--ignore=secret*", "--ignore=closed")
     assert (done.status, len(done.stdout), done.stderr) == (0, 65, "")
     assert_sound(nobodys / "repo")
 
@@ -354,5 +319,5 @@ def test_what_may_not_be_read_is_all_named(fsview: Fsview, repo: Path, tree: Pat
 def test_a_repository_of_somebody_elses(fsview: Fsview, repo: Path, tree: Path, nobodys: Path) -> None:
     fsview("commit", "-b", "main", tree)
     shutil.copytree(repo, nobodys / "repo")
-    done = _as_nobody(nobodys, "commit", "--repo", nobodys / "repo", "-b", "main", nobodys)
+    done = run_as_nobody(nobodys, "commit", "--repo", nobodys / "repo", "-b", "main", nobodys)
     assert done.status == 1 and "Permission denied" in done.stderr and "Traceback" not in done.stderr
