@@ -15,9 +15,10 @@ import shutil
 from collections.abc import Iterator
 from errno import ENOTCONN
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 from urllib.parse import quote
 
+from fsview.mountinfo import Mount, mount_at
 from fsview.mounting import DEVICE, HELPER, KIND, InUseError, detach
 from store.errors import MountError
 
@@ -29,14 +30,6 @@ _END_TIMEOUT_S: Final = 15
 _USERS_SHOWN_MAX: Final = 5
 
 
-class Mount(NamedTuple):
-    """A line of the table of mounts."""
-
-    point: str
-    kind: str
-    source: str
-
-
 def source_name(repository: Path) -> str:
     """Return the source under which a view of *repository* is listed in the table of mounts.
 
@@ -46,24 +39,16 @@ def source_name(repository: Path) -> str:
     return quote(os.fsencode(repository), safe="/+-_.@:~=")
 
 
-def find_mount(point: Path) -> Mount | None:
-    """Return what is mounted at *point*, the topmost; None if nothing is."""
-    real = os.path.realpath(point)
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
-        found = [mount for mount in map(_parse, lines) if mount.point == real]
-    return found[-1] if found else None
-
-
 def check_mount_point(point: Path, repository: Path) -> None:
     """Refuse a directory that a view can't be mounted on; end a view there whose server was killed.
 
     Raises:
         MountError: it is missing, not an empty directory, or something is mounted there.
     """
-    mount = find_mount(point)
+    mount = mount_at(point)
     if mount is not None and mount.kind == KIND and _is_dead(point):
         detach(os.path.realpath(point), lazy=True)
-        mount = find_mount(point)
+        mount = mount_at(point)
     if mount is not None:
         raise MountError(_in_the_way(mount, point, repository))
     try:
@@ -115,7 +100,7 @@ def unmount(point: Path, *, lazy: bool = False) -> None:
     Raises:
         MountError: there is no view, it is in use, or this user may not.
     """
-    mount = find_mount(point)
+    mount = mount_at(point)
     if mount is None:
         raise MountError(f"nothing is mounted at {point}; see 'findmnt -t {KIND}' for the views")
     if mount.kind != KIND:
@@ -195,13 +180,3 @@ def _user_allow_other() -> bool:
         return re.search(r"^\s*user_allow_other\s*$", _HELPER_SETTINGS.read_text(), re.MULTILINE) is not None
     except OSError:
         return False
-
-
-def _parse(line: str) -> Mount:
-    left, _, right = line.rstrip("\n").partition(" - ")
-    kind, source, *_ = right.split(" ")
-    return Mount(_unescape(left.split(" ")[4]), kind, _unescape(source))
-
-
-def _unescape(text: str) -> str:
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)

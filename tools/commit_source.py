@@ -43,7 +43,9 @@ class CommitScan:
         pieces = chunks(self.repository, reading, file_id)
         if record.size <= WHOLE_BYTES_MAX:
             return self.stager.whole(b"".join(pieces), shaped, record.mtime_ns)
-        checksum = self.stager.stream(lambda size: next(pieces, b""), shaped, record.mtime_ns, lambda size: True)
+        checksum = self.stager.stream(
+            lambda _: next(pieces, b""), shaped, record.mtime_ns, lambda size: size == record.size
+        )
         assert checksum is not None
         return checksum
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from fsview.mountinfo import has_reliable_times
 from store.database import Database
 from store.objects import DirMeta
 from store.schema import FileId, MetaId
 from store.statcache import StatRecord, pack_stat, stat_key
 from tools.hashing import Hasher
-from tools.mountinfo import has_reliable_times
 from tools.patterns import IGNORE_FILE, IsIgnored, nested
 from tools.recipe import read_xattrs
 from tools.sources import DiskOptions, Scanned

@@ -19,9 +19,9 @@ from typing import Final
 
 import click
 
+from fsview.mountinfo import has_reliable_times, mount_of
 from store.errors import FsviewError
 from tools.cli import REPOSITORY_VARIABLE
-from tools.mountinfo import has_reliable_times, mount_of
 from tools.render import count_text, print_json, size_text
 
 _PACKAGE: Final = "Python package "

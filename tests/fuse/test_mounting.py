@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from fsview.mountpoint import find_mount, server_pid, source_name
+from fsview.mountinfo import mount_at
+from fsview.mountpoint import server_pid, source_name
 from tests.conftest import MountView, TreeFactory
 from tests.leaks import unmount_lazily
 from tests.running import RunFsview, clean_environment
@@ -83,14 +84,14 @@ def test_mount_comes_back_when_the_view_answers_and_umount_when_it_is_gone(
     done = run_fsview("mount", repo, point)
     assert (done.stdout, done.stderr) == ("", "")
     assert (point / "refs/r/d/f").read_bytes() == b"content"
-    mount = find_mount(point)
+    mount = mount_at(point)
     assert mount is not None and (mount.kind, mount.source) == ("fuse.fsview", str(repo))
     pid = server_pid(point)
     assert pid is not None and os.getsid(pid) != os.getsid(0) and os.readlink(f"/proc/{pid}/cwd") == "/"
     assert {os.readlink(f"/proc/{pid}/fd/{number}").split("/")[-1] for number in (1, 2)} != {"null"}
     assert os.getxattr(point, "user.fsview.repository") == os.fsencode(repo)
     run_fsview("umount", point)
-    assert find_mount(point) is None and not _is_running(pid)
+    assert mount_at(point) is None and not _is_running(pid)
     assert os.listdir(point) == []
 
 
@@ -98,7 +99,7 @@ def test_mount_comes_back_when_the_view_answers_and_umount_when_it_is_gone(
 def test_a_signal_unmounts(foreground: subprocess.Popen[str], point: Path, number: signal.Signals) -> None:
     foreground.send_signal(number)
     _, log = foreground.communicate(timeout=20)
-    assert foreground.returncode == 0 and find_mount(point) is None
+    assert foreground.returncode == 0 and mount_at(point) is None
     assert f"{number.name}: unmounting" in log and "is unmounted" in log
 
 
@@ -110,7 +111,7 @@ def test_a_signal_unmounts_though_the_view_is_in_use(foreground: subprocess.Pope
     os.chdir("/")
     with suppress(OSError):  # closing asks the server, which is gone
         os.close(descriptor)
-    assert foreground.returncode == 0 and find_mount(point) is None
+    assert foreground.returncode == 0 and mount_at(point) is None
 
 
 def test_umount_ends_the_foreground(foreground: subprocess.Popen[str], point: Path, run_fsview: RunFsview) -> None:
@@ -124,7 +125,7 @@ def test_a_signal_to_the_background(repo: Path, point: Path, run_fsview: RunFsvi
     pid = server_pid(point)
     assert pid is not None
     _kill(pid, signal.SIGTERM)
-    assert find_mount(point) is None
+    assert mount_at(point) is None
 
 
 def test_a_killed_server_leaves_its_mount_and_the_next_mount_mends_it(
@@ -140,7 +141,7 @@ def test_a_killed_server_leaves_its_mount_and_the_next_mount_mends_it(
         run_fsview("mount", repo, point)
         assert (point / "refs/r/d/f").read_bytes() == b"content"
     run_fsview("umount", point)
-    assert find_mount(point) is None
+    assert mount_at(point) is None
 
 
 def test_a_dead_mount_can_be_unmounted(repo: Path, point: Path, run_fsview: RunFsview) -> None:
@@ -160,7 +161,7 @@ def test_umount_of_a_view_in_use_names_who_uses_it(repo: Path, point: Path, run_
         assert f"fsview umount -l {point}" in failed.stderr
         assert (point / "refs/r/d/f").exists()
         run_fsview("umount", "-l", point)
-        assert find_mount(point) is None
+        assert mount_at(point) is None
         process.kill()
 
 
@@ -171,11 +172,11 @@ def test_a_path_with_every_character(tmp_path: Path, run_fsview: RunFsview, tree
     run_fsview("commit", "--repo", repo, "-b", "r", tree_factory({"f": b"f"}))
     run_fsview("mount", repo, point)
     assert (point / "refs/r/f").read_bytes() == b"f"
-    mount = find_mount(point)
+    mount = mount_at(point)
     assert mount is not None and mount.source == source_name(repo) and mount.source.isascii()
     assert "already" in run_fsview("mount", repo, point, status=17).stderr
     run_fsview("umount", point)
-    assert find_mount(point) is None
+    assert mount_at(point) is None
 
 
 def test_relative_paths_and_symlinks(repo: Path, point: Path, tmp_path: Path, run_fsview: RunFsview) -> None:
@@ -185,7 +186,7 @@ def test_relative_paths_and_symlinks(repo: Path, point: Path, tmp_path: Path, ru
     assert (point / "refs/r/d/f").exists()
     assert "is mounted at" in run_fsview("mount", repo, point, status=17).stderr
     run_fsview("umount", "link", cwd=tmp_path)
-    assert find_mount(point) is None
+    assert mount_at(point) is None
 
 
 def _make_file(path: Path) -> None:
@@ -239,14 +240,14 @@ def test_no_view_to_unmount(tmp_path: Path, run_fsview: RunFsview) -> None:
 def test_no_repository(point: Path, tmp_path: Path, run_fsview: RunFsview) -> None:
     assert "is not an fsview repository" in run_fsview("mount", tmp_path, point, status=1).stderr
     assert "is not an fsview repository" in run_fsview("mount", tmp_path / "none", point, status=1).stderr
-    assert find_mount(point) is None
+    assert mount_at(point) is None
 
 
 def test_a_repository_of_a_newer_format(repo: Path, point: Path, run_fsview: RunFsview) -> None:
     settings = repo / "fsview.toml"
     settings.write_text(settings.read_text().replace("format = 1", "format = 99"))
     assert "format 99" in run_fsview("mount", repo, point, status=10).stderr
-    assert find_mount(point) is None
+    assert mount_at(point) is None
 
 
 def test_a_mount_option_that_there_is_not(repo: Path, point: Path, run_fsview: RunFsview) -> None:
@@ -256,7 +257,7 @@ def test_a_mount_option_that_there_is_not(repo: Path, point: Path, run_fsview: R
 def test_a_log_that_cant_be_written(repo: Path, point: Path, tmp_path: Path, run_fsview: RunFsview) -> None:
     (tmp_path / "file").touch()
     failed = run_fsview("mount", repo, point, status=17, env={"XDG_STATE_HOME": str(tmp_path / "file")})
-    assert "XDG_STATE_HOME" in failed.stderr and find_mount(point) is None
+    assert "XDG_STATE_HOME" in failed.stderr and mount_at(point) is None
 
 
 def test_the_log_says_what_was_mounted(repo: Path, point: Path, tmp_path: Path, run_fsview: RunFsview) -> None:

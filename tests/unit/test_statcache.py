@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 import tools.commit
+from fsview import mountinfo
 from store.database import Writing
 from store.repository import Repository
 from store.statcache import RACY_NS, STAT, StatRecord, is_racy, pack_stat, stat_key
@@ -22,7 +23,7 @@ from tests.committing import TIME_S, commit_tree
 from tests.conftest import MountView
 from tests.running import RunFsview, clean_environment
 from tests.trees import Directory, File, Spec, Symlink, build_tree, supports_xattrs
-from tools import disk_source, hashing, mountinfo
+from tools import disk_source, hashing
 from tools.commit import Message
 from tools.patterns import compile_patterns
 from tools.recipe import Recipe

@@ -24,6 +24,12 @@ def mounts() -> list[Mount]:
         return [_parse(line) for line in lines]
 
 
+def mount_at(point: Path) -> Mount | None:
+    """Return what is mounted at *point*, the topmost; None if nothing is."""
+    real = os.path.realpath(point)
+    return next((mount for mount in reversed(mounts()) if mount.point == real), None)
+
+
 def mount_of(path: Path) -> Mount | None:
     """Return the mount that *path* lies in; of two at one place the later, which hides the other."""
     real = os.path.realpath(path)
