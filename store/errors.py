@@ -59,7 +59,7 @@ class CorruptionError(FsviewError):
     def __init__(self, what: str, where: str, expected: str, found: str) -> None:
         super().__init__(
             f"{what} in {where} is damaged: expected {expected}, found {found}; "
-            f"run 'fsview fsck' to see what else is, and commit the tree again to mend it"
+            f"run 'fsview fsck' to see what else is, and restore it from a copy of the repository"
         )
         self.what, self.where, self.expected, self.found = what, where, expected, found
 

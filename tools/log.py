@@ -139,7 +139,7 @@ def _print_entry(reading: Reading, entry: LogEntry, *, oneline: bool) -> None:
 
 
 def _print_patch(repository: Repository, reading: Reading, entry: LogEntry, paths: Sequence[bytes]) -> None:
-    from tools.diff import diff_paths
+    from tools.changes import diff_paths
     from tools.patch import print_patch
 
     old = None if entry.parent is None else root_entry(reading, commit_record(reading, entry.parent))

@@ -21,7 +21,7 @@ from store.errors import FsviewError
 from store.listing import Entry
 from store.repository import Repository
 from store.schema import FileId
-from tools.diff import Change, Kind
+from tools.changes import Change, Kind
 from tools.facts import Facts, describe_changes, load_facts
 from tools.render import quote_path
 

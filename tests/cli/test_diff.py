@@ -13,7 +13,7 @@ from store.tree import load_listing
 from tests.cli.conftest import NEW, OLD, Fsview, Releases
 from tests.snapshots import differences
 from tests.trees import build_tree
-from tools.diff import diff_revisions
+from tools.changes import diff_revisions
 
 STATUS = {
     "/bin/tool": "M", "/binary": "M", "/etc": "M", "/etc/motd": "M", "/etc/noted": "M", "/gone": "D", "/gone/x": "D",
@@ -160,7 +160,7 @@ def test_equal_subtrees_are_not_looked_into(releases: Releases, monkeypatch: pyt
         loaded += 1
         return load_listing(*arguments)
 
-    monkeypatch.setattr("tools.diff.load_listing", counting)
+    monkeypatch.setattr("tools.changes.load_listing", counting)
     with Repository.open(releases.repo) as repository, repository.database.reading() as reading:
         changes = list(diff_revisions(reading, "rel^", "rel", now_s=0))
     assert len(changes) == len(STATUS)
