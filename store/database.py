@@ -5,7 +5,7 @@ So each value is stored with 8 bytes behind it (see store/schema.py) that are ch
 that must be there, by an id that was given out, is a CorruptionError when it is missing, never a "not found".
 
 Rules of LMDB that this module keeps for everybody (lmdb.h, "Caveats"): one environment a process, never used after
-a fork; no long-lived read transactions; a killed reader's slot is cleared before each write.
+a fork, nor closed by the child; no long-lived read transactions; a killed reader's slot is cleared before each write.
 """
 
 from __future__ import annotations
@@ -36,9 +36,14 @@ _open: dict[tuple[int, int], Database] = {}  # (device, inode) -> environment
 
 
 def _drop_inherited() -> None:
-    """Close what a forked child inherited: LMDB's locks and reader slots belong to the parent."""
+    """Let go of what a forked child inherited, without closing it.
+
+    Closing would clear the parent's slots among the readers, and writers would overwrite the pages that it reads. With
+    its last reference gone, lmdb forgets the environment, and the child can open its own. So not within a reading.
+    """
     for database in _open.values():
-        database._env.close()
+        database._handles.clear()
+        del database._env
     _open.clear()
 
 
@@ -223,13 +228,15 @@ class Database:
         except lmdb.Error as error:
             raise _translated(error, self.path) from error
         self._readings += 1
+        reading = Reading(txn, self._handles, str(self.path))
         try:
-            yield Reading(txn, self._handles, str(self.path))
+            yield reading
         except lmdb.Error as error:
             raise _translated(error, self.path) from error
         finally:
             self._readings -= 1
             txn.abort()
+            del reading._txn  # whoever still has it would keep the environment alive in a child
 
     def write(self, body: Callable[[Writing], Result]) -> Result:
         """Run *body* in the write transaction and commit it: LMDB's switch of its meta page is the atomic step.
@@ -243,7 +250,10 @@ class Database:
                 self._env.reader_check()
                 with self._env.begin(write=True, buffers=True) as txn:
                     writing = Writing(txn, self._handles, str(self.path))
-                    result = body(writing)
+                    try:
+                        result = body(writing)
+                    finally:
+                        del writing._txn
                 time.sleep(writing.settle_s)
                 return result
             except lmdb.MapFullError:
