@@ -61,7 +61,7 @@ class Settings:
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise FormatError(f"{path}: {error}; correct the file by hand") from error
         version = values.get("format")
-        if not isinstance(version, int) or version < 1:
+        if type(version) is not int or version < 1:  # true is an int, too
             raise FormatError(f"{path}: 'format' must be a number from 1, not {version!r}")
         if version > FORMAT_VERSION:
             raise FormatError(

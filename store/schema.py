@@ -27,12 +27,12 @@ keys sort by number. Ids are dense, begin at FIRST_ID and are never given out tw
     mtime     size u64, second i64 + 2^63      MtimeRecord: which content of this size has this second
     stat      blake2b-128 of directory, options   StatRecord (store/statcache.py): what the last scan saw; derived
 
-A record, byte for byte (an empty 0644 file of root's, first seen at 2020-01-01):
+A record, byte for byte (an empty 0644 file of root's, first seen at 2020-01-01), behind its checksum:
 
 >>> record = FileRecord(checksum=bytes(32), size=0, mtime_ns=1577836800 * 10**9, storage=Storage.EMPTY,
-...                     header=bytes.fromhex("00000012 00000000 00000000 00000000 000081a4 00000000 00 00"))
->>> record.pack()[32:].hex(" ", 8)
-'0000000000000000 15e5955af0bb0000 0000000000120000 0000000000000000 0000000081a40000 00000000'
+...                     header=bytes.fromhex("00000012 00000000 00000000 00000000 000081a4 00000000 00 11"))
+>>> record.pack()[32:].hex(" ", -8)
+'0000000000000000 15e59a35b98a0000 0000000012000000 0000000000000000 00000081a4000000 000011'
 >>> FileRecord.unpack(record.pack()) == record
 True
 """
