@@ -9,6 +9,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
 
@@ -21,6 +22,7 @@ from store.repository import Repository
 from store.schema import BLOCK_BYTES, INLINE_BYTES_MAX, Storage
 from store.staging import NO_CONTENT_KEY, FileSpool, StagedFile
 
+_STAGED_MAX: Final = 1 << 18  # some 30 MB
 WHOLE_BYTES_MAX: Final = 8 << 20  # longer contents should come as a stream
 PIECE_BYTES: Final = 8 * BLOCK_BYTES
 _UNSETTABLE: Final = (errno.ENOTSUP, errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOSPC, errno.E2BIG, errno.ERANGE)
@@ -100,12 +102,17 @@ class Stager:
         return checksum if accepted else None
 
     def _is_new(self, checksum: Checksum) -> bool:
-        """Whether neither the repository nor this stager has the object; marks it as staged."""
+        """Whether neither the repository nor this stager has the object; marks it as staged.
+
+        Of very many it forgets some: an object that is staged twice is published once.
+        """
         if checksum in self._staged:
             return False
         with self._repository.database.reading() as reading:
             if reading.get(b"object", b"\x01" + checksum) is not None:
                 return False
+        if len(self._staged) >= _STAGED_MAX:
+            self._staged.clear()
         self._staged.add(checksum)
         return True
 
@@ -126,7 +133,9 @@ class _Loose:
     """A loose file being written, with the owner, mode and xattrs of its object as far as this user may set them."""
 
     def __init__(self, path: Path) -> None:
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with suppress(FileNotFoundError):
+            os.unlink(path)  # the same, staged before: its mode may bar writing
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
     def write(self, data: bytes) -> None:
         view = memoryview(data)
