@@ -4,6 +4,9 @@ LMDB has no checksums of its own: a flipped bit in a page makes a wrong value, o
 So each value is stored with 8 bytes behind it (see store/schema.py) that are checked at each read, and a record
 that must be there, by an id that was given out, is a CorruptionError when it is missing, never a "not found".
 
+An environment is opened to be read, and opened anew at the first write: to open its databases for writing takes the
+lock of the writers, and so `fsview log` would wait until a large commit beside it is published.
+
 Rules of LMDB that this module keeps for everybody (lmdb.h, "Caveats"): one environment a process, never used after
 a fork, nor closed by the child; no long-lived read transactions; a killed reader's slot is cleared before each write.
 """
@@ -16,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 
 import lmdb
 from xxhash import xxh3_64_digest, xxh3_64_intdigest
@@ -161,6 +164,7 @@ class Database:
         """Use Database.open: a second environment on one file in one process breaks LMDB's locks."""
         self._env, self._handles, self.path = env, handles, path
         self._key = (0, 0)
+        self._is_writable = False
         self._users = 1
         self._readings = 0
 
@@ -190,26 +194,14 @@ class Database:
         data, lock = path / "data.mdb", path / "lock.mdb"
         if not create and not data.exists():
             raise FormatError(f"{path} has no data.mdb: this is no fsview repository, or its index was removed")
-        writable = create or os.access(data, os.W_OK)
         if not create and not os.access(lock if lock.exists() else path, os.W_OK):
             raise FsviewError(
                 f"{lock} can't be written: readers, too, register in it; "
                 f"let your group write it (chmod g+w), or run fsview as the owner of the repository"
             )
-        try:
-            env = lmdb.open(
-                str(path), map_size=map_bytes, readonly=not writable, max_dbs=len(DATABASES), max_readers=_READERS_MAX,
-                mode=0o600, create=create,
-            )  # fmt: skip
-        except lmdb.Error as error:
-            raise _translated(error, path) from error
-        try:
-            handles = {name: env.open_db(name, create=create) for name in DATABASES}
-        except lmdb.Error as error:
-            env.close()
-            raise _translated(error, path) from error
+        env, handles = _environment(path, map_bytes, "create" if create else "read")
         database = cls(env, handles, path)
-        database._key = key
+        database._key, database._is_writable = key, create
         _open[key] = database
         return database
 
@@ -242,8 +234,9 @@ class Database:
         """Run *body* in the write transaction and commit it: LMDB's switch of its meta page is the atomic step.
 
         *body* may be run again from the start when the map has to grow, so its effects outside must bear that.
-        This thread must hold no read transaction.
+        Nothing in this process may be reading.
         """
+        self._make_writable()
         while True:
             try:
                 # A reader that was killed holds pages for good, and the file grows without bound, until it is cleared.
@@ -263,6 +256,16 @@ class Database:
             except lmdb.Error as error:
                 raise _translated(error, self.path) from error
 
+    def _make_writable(self) -> None:
+        """Open the environment anew, to be written, unless it is so or this user may not: to begin will tell."""
+        if self._is_writable or not os.access(self.path / "data.mdb", os.W_OK):
+            return
+        assert not self._readings, "a reading in this process would lose its ground"
+        map_bytes = self._env.info()["map_size"]
+        self._env.close()
+        self._env, self._handles = _environment(self.path, map_bytes, "write")
+        self._is_writable = True
+
     def _begin_read(self) -> lmdb.Transaction[memoryview]:
         try:
             return self._env.begin(buffers=True)
@@ -271,6 +274,25 @@ class Database:
                 raise ConflictError(f"{self.path} grew while it was read; try again") from None
             self._env.set_mapsize(0)
             return self._env.begin(buffers=True)
+
+
+def _environment(
+    path: Path, map_bytes: int, purpose: Literal["read", "write", "create"]
+) -> tuple[lmdb.Environment, dict[bytes, lmdb._Database]]:
+    """Open the environment and its databases. Whoever opens it to be read doesn't wait for a writer."""
+    create = purpose == "create"
+    try:
+        env = lmdb.open(
+            str(path), map_size=map_bytes, readonly=purpose == "read", max_dbs=len(DATABASES),
+            max_readers=_READERS_MAX, mode=0o600, create=create,
+        )  # fmt: skip
+    except lmdb.Error as error:
+        raise _translated(error, path) from error
+    try:
+        return env, {name: env.open_db(name, create=create) for name in DATABASES}
+    except lmdb.Error as error:
+        env.close()
+        raise _translated(error, path) from error
 
 
 def _translated(error: lmdb.Error, path: Path) -> Exception:
