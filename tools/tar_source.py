@@ -179,7 +179,7 @@ class _Reader:
         assert contents is not None
         if member.size <= WHOLE_BYTES_MAX:
             return self._stager.whole(contents.read(), header, mtime_ns)
-        checksum = self._stager.stream(contents.read, header, mtime_ns, lambda size: True)
+        checksum = self._stager.stream(contents.read, header, mtime_ns, lambda size: size == member.size)
         assert checksum is not None
         return checksum
 
