@@ -82,7 +82,7 @@ def test_many_files_of_one_size_in_few_seconds(tmp_path: Path, seconds: int) -> 
 
 
 def test_two_series_of_files_written_one_a_second(tmp_path: Path) -> None:
-    """All seconds of the first series are taken: the second finds its own without passing over each of them each time."""
+    """The first takes all seconds: the second finds others without passing over each of them each time."""
     count = 4_000
     with Repository.create(tmp_path / "repo") as repository:
         for series, order in ((b"a", range(count)), (b"b", reversed(range(count)))):
