@@ -105,6 +105,7 @@ class Repository:
         settings = Settings(mtime=mtime)
         database = Database.create(path / "index")
         database.write(_initialise)
+        sync_directory(path / "index")
         _write_durably(path / SETTINGS_FILE, settings.to_toml())
         return cls(path, settings, database)
 

@@ -16,8 +16,10 @@ from pathlib import Path
 import pytest
 
 from store.publication import Phase
-from tests.crash.driver import PHASES, read_status
+from tests.conftest import MountView
+from tests.crash.driver import PHASES, REF, read_status
 from tests.crash.rig import Moments, Stand, measure, start, wait_for_group
+from tests.snapshots import assert_same_tree
 
 _EACH, _ALL = 50, 200
 
@@ -65,6 +67,10 @@ class Campaign:
         """Kill at a random moment after *phase* began."""
         self._kill("outside", phase, None)
 
+    def assert_view_is_the_source(self, mount_view: MountView) -> None:
+        """Mount what the last kill and its second try left, and compare."""
+        assert_same_tree(self._stand.source, mount_view(self._where / "repo") / "refs" / REF)
+
     def _kill(self, who: str, phase: Phase, number: int | None) -> None:
         repository = self._where / "repo"
         case = self._stand.case(repository, "tell" if number is None else "die", phase, number or 1)
@@ -98,7 +104,7 @@ def show(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[[str], None]]:
     yield show
 
 
-def test_a_killed_commit_is_old_or_new_and_can_be_repeated(tmp_path: Path) -> None:
+def test_a_killed_commit_is_old_or_new_and_can_be_repeated(tmp_path: Path, mount_view: MountView) -> None:
     tally = Tally()
     campaign = Campaign(Stand.build(tmp_path / "stand", small=140, large=8), tmp_path, 1, tally)
     for phase in PHASES:
@@ -106,10 +112,11 @@ def test_a_killed_commit_is_old_or_new_and_can_be_repeated(tmp_path: Path) -> No
         campaign.kill_itself(phase, 1, 2)
         campaign.kill_from_outside(phase)
     assert tally.total >= 8  # those from outside may come too late
+    campaign.assert_view_is_the_source(mount_view)
 
 
 @pytest.mark.torture
-def test_two_hundred_kills(tmp_path: Path, show: Callable[[str], None]) -> None:
+def test_two_hundred_kills(tmp_path: Path, show: Callable[[str], None], mount_view: MountView) -> None:
     tally = Tally()
     campaigns = [
         Campaign(Stand.build(tmp_path / "few", small=300, large=12), tmp_path, 2, tally),
@@ -126,4 +133,6 @@ def test_two_hundred_kills(tmp_path: Path, show: Callable[[str], None]) -> None:
     while tally.total < _ALL:
         campaigns[tally.total % 2].kill_from_outside(Phase.HASHING)
     show(tally.table())
+    campaigns[-1].kill_from_outside(Phase.PUBLISHING)
+    campaigns[-1].assert_view_is_the_source(mount_view)
     assert all(tally.of(phase) >= 30 for phase in PHASES)

@@ -19,6 +19,8 @@ from pathlib import Path
 import pytest
 
 from store.publication import Phase
+from store.repository import Repository
+from tests.checking import assert_sound
 from tests.crash.driver import PHASES, Action, Case, read_status
 from tests.crash.image import fail_power, is_possible, make_image, mounted
 from tests.crash.rig import Moments, Stand, measure, start
@@ -111,6 +113,15 @@ def _state(pid: int) -> str:
 def laboratory(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Laboratory]:
     large = 5 if request.param == "fsync" else 40
     yield Laboratory(Stand.build(tmp_path / "stand", small=100, large=large, processes=1), tmp_path)
+
+
+def test_a_repository_that_was_made_survives(tmp_path: Path) -> None:
+    image, copy = make_image(tmp_path / "image"), tmp_path / "copy"
+    with mounted(image, tmp_path / "disk") as disk:
+        Repository.create(disk / "repo").close()
+        assert fail_power(image, copy, disk)
+    with mounted(copy, tmp_path / "after") as after:
+        assert_sound(after / "repo")
 
 
 def test_a_commit_that_was_made_survives(laboratory: Laboratory) -> None:
