@@ -64,7 +64,7 @@ class Publication:
     """One run of the publishing transaction."""
 
     def __init__(
-        self, repository: Repository, writing: Writing, stage: Stage, moved: set[Path], report: Report
+        self, repository: Repository, writing: Writing, stage: Stage, moved: set[Checksum], report: Report
     ) -> None:
         self._repository, self._writing, self._stage = repository, writing, stage
         self._moved, self._report, self.steps = moved, report, 0
@@ -150,12 +150,13 @@ class Publication:
             guards = staged.payload[at : at + _GROUP_BYTES]
             self._writing.put(b"blocks", blocks_key(file_id, group), guards, append=True)
         source, target = self._stage.loose_path(staged), self._repository.loose_path(staged.checksum)
-        if source not in self._moved:  # else an earlier run of this transaction did it
+        if staged.checksum not in self._moved:  # else an earlier run of this transaction did it
             target.parent.mkdir(exist_ok=True)
             os.utime(source, ns=(mtime_ns, mtime_ns))
             source.rename(target)  # over a leftover at most, which no record names
-            self._moved.add(source)
-        self._new_loose.append(target)
+            self._moved.add(staged.checksum)
+        if len(self._new_loose) <= FSYNC_EACH_MAX:  # of more it's enough to know that there are
+            self._new_loose.append(target)
 
     def _sync_names(self) -> None:
         """Make the new loose files durable under their names, with their mtimes.

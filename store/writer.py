@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
 from store.database import Reading, Writing
@@ -45,7 +44,7 @@ class Writer:
         """Begin; *report* hears of progress."""
         self._repository, self._report = repository, report
         self._metas: dict[Checksum, bytes] = {}
-        self._moved: set[Path] = set()
+        self._moved: set[Checksum] = set()
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
