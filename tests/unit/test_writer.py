@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 
 from store.objects import DirTree, FileHeader
+from store.publication import Phase
 from store.repository import Repository
 from store.schema import BLOCK_BYTES, Storage
 from store.stager import PIECE_BYTES, Stager
 from store.staging import Stage, StagedTree
 from store.writer import Writer
 from tests.checking import assert_sound
-from tests.forge import forge
+from tests.forge import Forge, forge
 from tests.readback import committed_snapshot
 
 LARGE = bytes(range(256)) * 100  # loose
@@ -101,6 +102,23 @@ def test_a_loose_file_whose_record_was_never_published_is_replaced(repository: R
     with forge(repository) as work:
         work.publish(work.tree({b"large": work.file(LARGE)}))
     assert left.read_bytes() == LARGE
+
+
+def test_a_transaction_that_runs_again_because_the_map_is_too_small(repository: Repository) -> None:
+    grown = 0
+
+    def report(phase: Phase, done: int) -> None:
+        nonlocal grown
+        grown += phase == Phase.PUBLISHING and done == 0
+
+    repository.database._env.set_mapsize(256 << 10)
+    with Writer(repository, report) as writer, Stager(repository, writer.stage.path, "forged") as stager:
+        work = Forge(writer, stager)
+        files = {b"%d" % number: work.file(bytes([number]) * size) for number in range(60) for size in (9_000, 20_000)}
+        files |= {b"s%d" % number: work.file(bytes([number]) * 9_000) for number in range(60)}
+        commit = work.publish(work.tree(files))
+    assert grown > 2
+    assert len(committed_snapshot(repository, commit)) == 121
 
 
 @pytest.mark.parametrize("pieces", [[PIECE_BYTES, 300_000], [PIECE_BYTES, PIECE_BYTES], [5 * BLOCK_BYTES, 1]])
