@@ -20,6 +20,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Final, Self
 
@@ -146,11 +147,12 @@ class Stage:
         return self.path / "loose" / f"{staged.checksum.hex()}.{staged.spool}"
 
     def sync(self, report: Callable[[int], None] = lambda done: None) -> None:
-        """Make all loose contents durable; *report* hears how many are."""
-        paths = list((self.path / "loose").iterdir())
+        """Make all loose contents durable; *report* hears of each step."""
+        with os.scandir(self.path / "loose") as entries:
+            paths = [Path(entry.path) for entry in islice(entries, FSYNC_EACH_MAX + 1)]
         if len(paths) > FSYNC_EACH_MAX:
             self.sync_filesystem()
-            report(len(paths))
+            report(1)
             return
         for done, path in enumerate(paths, 1):
             sync_path(path)
