@@ -105,7 +105,15 @@ def test_ostree_has_the_same_names(tmp_path: Path) -> None:
     repo = tmp_path / "ostree"
     subprocess.run(["ostree", "init", f"--repo={repo}", "--mode=bare-user"], check=True)
     (tmp_path / "empty").mkdir()
-    commit: list[str | Path] = ["ostree", "commit", f"--repo={repo}", "--orphan", "--no-bindings", tmp_path / "empty"]
+    commit: list[str | Path] = [
+        "ostree",
+        "commit",
+        f"--repo={repo}",
+        "--orphan",
+        "--no-bindings",
+        "--timestamp=@1",
+        tmp_path / "empty",
+    ]
     made = subprocess.run(commit, check=True, capture_output=True, text=True).stdout.strip()
     for name in GOOD + BAD:
         create = ["ostree", "refs", f"--repo={repo}", f"--create={name}", made]
