@@ -21,6 +21,7 @@ from tools.sources import DiskOptions, Scanned
 
 _TRIES: Final = 3
 _GONE: Final = (errno.ENOENT, errno.ENOTDIR)
+_REACH_MAX: Final = 3000  # bytes; the kernel takes 4095, of which a name may be 255
 
 
 @dataclass(slots=True)
@@ -49,14 +50,17 @@ class DiskScan:
 class DiskDirectory:
     """A directory on disk."""
 
-    __slots__ = ("_ignored", "_meta_id", "_scan", "_status", "path")
+    __slots__ = ("_anchor", "_ignored", "_meta_id", "_reach", "_scan", "_status", "path")
 
     def __init__(
-        self, scan: DiskScan, path: bytes, status: os.stat_result, meta_id: MetaId | None = None,
-        ignored: IsIgnored | None = None,
-    ) -> None:  # fmt: skip
-        """*meta_id* is the stat cache's; *ignored* are the patterns of ignore files above."""
-        self._scan, self.path, self._status, self._meta_id, self._ignored = scan, path, status, meta_id, ignored
+        self, scan: DiskScan, path: bytes, status: os.stat_result, parent: DiskDirectory | None = None
+    ) -> None:
+        """*path* is its name for people; through *parent* it can be reached where that is too long for the kernel."""
+        self._scan, self.path, self._status = scan, path, status
+        self._meta_id: MetaId | None = None  # the stat cache's
+        self._ignored: IsIgnored | None = parent._ignored if parent else None  # by the ignore files above
+        self._anchor: _Anchor | None = parent._anchor if parent else None
+        self._reach: bytes = os.path.join(parent._reach, os.path.basename(path)) if parent else path
 
     @classmethod
     def root(cls, path: Path, options: DiskOptions, database: Database, hasher: Hasher) -> DiskDirectory:
@@ -84,7 +88,7 @@ class DiskDirectory:
             return self._meta_id
         recipe, status = self._scan.options.recipe, self._status
         try:
-            xattrs = read_xattrs(self.path) if recipe.wants_xattrs else ()
+            xattrs = read_xattrs(self._reach) if recipe.wants_xattrs else ()
         except OSError as error:
             self._complain(self.path, error)
             xattrs = ()
@@ -120,8 +124,11 @@ class DiskDirectory:
         before = self._status
         for _ in range(_TRIES):
             try:
+                if len(self._reach) > _REACH_MAX:
+                    self._anchor = _Anchor(self._reach)
+                    self._reach = self._anchor.path
                 found = self._read()
-                after = os.lstat(self.path)
+                after = os.lstat(self._reach)
                 if not stat.S_ISDIR(after.st_mode):
                     raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
             except OSError as error:
@@ -136,14 +143,14 @@ class DiskDirectory:
 
     def _read(self) -> list[tuple[bytes, os.stat_result]]:
         found = []
-        with os.scandir(self.path) as entries:
+        with os.scandir(self._reach) as entries:
             for entry in entries:
                 try:
                     found.append((entry.name, entry.stat(follow_symlinks=False)))
                 except FileNotFoundError:
                     continue  # the directory changed, then, and is read again
                 except OSError as error:
-                    self._complain(entry.path, error)
+                    self._complain(os.path.join(self.path, entry.name), error)
         return found
 
     def _complain(self, path: bytes, error: OSError) -> None:
@@ -156,7 +163,7 @@ class DiskDirectory:
         has_patterns = any(name == IGNORE_FILE and stat.S_ISREG(status.st_mode) for name, status in rows)
         if has_patterns and self._scan.options.ignore_files:
             try:
-                self._ignored = nested(self._ignored, self.path)
+                self._ignored = nested(self._ignored, self.path, os.path.join(self._reach, IGNORE_FILE))
             except OSError as error:
                 self._complain(os.path.join(self.path, IGNORE_FILE), error)
         return [row for row in rows if self._is_wanted(*row)]
@@ -191,7 +198,7 @@ class DiskDirectory:
         self, scanned: Scanned, rows: list[tuple[bytes, os.stat_result]], stats: list[bytes],
         cached: dict[bytes, tuple[bytes, int, int]],
     ) -> None:  # fmt: skip
-        submit, prefix = self._scan.hasher.submit, self.path + (b"" if self.path.endswith(b"/") else b"/")
+        submit, prefix = self._scan.hasher.submit, self._reach + (b"" if self._reach.endswith(b"/") else b"/")
         for (name, status), packed in zip(rows, stats, strict=True):
             seen, number, meta_id = cached.get(name, (b"", 0, 0))
             hit = seen == packed
@@ -204,4 +211,24 @@ class DiskDirectory:
             scanned.stats[name] = packed
 
     def _child(self, name: bytes, status: os.stat_result, meta_id: MetaId | None) -> DiskDirectory:
-        return DiskDirectory(self._scan, os.path.join(self.path, name), status, meta_id, self._ignored)
+        child = DiskDirectory(self._scan, os.path.join(self.path, name), status, self)
+        child._meta_id = meta_id
+        return child
+
+
+class _Anchor:
+    """A directory held open, because its path is longer than the kernel takes; other processes reach it as well.
+
+    It is closed when no directory below it is left: a directory is kept until its files are hashed.
+    """
+
+    __slots__ = ("_descriptor", "path")
+
+    def __init__(self, path: bytes) -> None:
+        self._descriptor = -1
+        self._descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        self.path = b"/proc/%d/fd/%d/." % (os.getpid(), self._descriptor)
+
+    def __del__(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)

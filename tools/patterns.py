@@ -25,15 +25,15 @@ def compile_patterns(lines: Iterable[str]) -> IsIgnored:
     return lambda path, is_directory: bool(verdict(path, is_directory))
 
 
-def nested(outer: IsIgnored | None, directory: bytes) -> IsIgnored:
-    """Return *outer* together with the ignore file in *directory*, whose patterns hold from there down and win.
+def nested(outer: IsIgnored | None, directory: bytes, file: bytes) -> IsIgnored:
+    """Return *outer* together with the ignore file of *directory*, whose patterns hold from there down and win.
 
     Raises:
         InvalidNameError: a line of the file is no pattern.
         OSError: it can't be read.
     """
-    path = Path(os.fsdecode(os.path.join(directory, IGNORE_FILE)))
-    inner = _compile(path.read_text("utf-8", "surrogateescape").split("\n"), str(path))
+    text = Path(os.fsdecode(file)).read_text("utf-8", "surrogateescape")
+    inner = _compile(text.split("\n"), os.fsdecode(os.path.join(directory, IGNORE_FILE)))
 
     def is_ignored(path: bytes, is_directory: bool) -> bool:
         verdict = inner(path[len(directory) :], is_directory)

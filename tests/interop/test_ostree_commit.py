@@ -83,6 +83,29 @@ def test_a_tree_with_one_of_everything(pair: Pair, tree_factory: TreeFactory) ->
         pair.same("--orphan", *options, tree)
 
 
+def test_paths_longer_than_the_kernel_takes(pair: Pair, tmp_path: Path) -> None:
+    root = tmp_path / "deep"
+    root.mkdir()
+    home, open_before = os.getcwd(), len(os.listdir("/proc/self/fd"))
+    os.chdir(root)
+    for level in range(80):
+        for name in ("file", "d" * 100 + "/file", ".fsviewignore"):
+            Path(name).parent.mkdir(exist_ok=True)
+            Path(name).write_bytes(b"ignored\n")
+        os.symlink("file", "link")
+        Path("ignored").touch()
+        os.setxattr(b"d" * 100, "user.level", b"%d" % level)
+        os.chdir("d" * 100)
+    os.chdir(home)
+    try:
+        assert pair.same("--orphan", root) == pair.same("--orphan", root)
+        status, said = pair.commit_ours("--orphan", "--ignore-files", root)
+        assert status == 0, said
+        assert len(os.listdir("/proc/self/fd")) == open_before
+    finally:
+        subprocess.run(["rm", "-rf", root], check=True)  # which shutil.rmtree can't
+
+
 def test_a_debian_tree(pair: Pair, debian_tree: Path) -> None:
     pair.same("-b", "debian/12", "-s", "Debian 12", debian_tree)
 
