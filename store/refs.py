@@ -44,14 +44,15 @@ def check_ref_name(name: str) -> None:
 
 def find_ref(reading: Reading, name: str) -> RefRecord | None:
     """Return where *name* points, or None."""
-    value = reading.get(b"ref", name.encode()) if 0 < len(name.encode()) <= NAME_BYTES_MAX else None
+    key = name.encode("utf-8", "surrogatepass")  # a name that is no text is one that no ref has
+    value = reading.get(b"ref", key) if 0 < len(key) <= NAME_BYTES_MAX else None
     return None if value is None else RefRecord.unpack(value)
 
 
 def list_refs(reading: Reading, prefix: str = "") -> Iterator[tuple[str, RefRecord]]:
     """Yield the refs whose name is *prefix* or lies below it, by name; all without a prefix."""
     directory = prefix.rstrip("/")
-    for key, value in reading.items(b"ref", prefix=directory.encode()):
+    for key, value in reading.items(b"ref", prefix=directory.encode("utf-8", "surrogatepass")):
         name = key.decode()
         if not directory or name == directory or name.startswith((directory + "/", directory + ":")):
             yield name, RefRecord.unpack(value)
@@ -106,13 +107,23 @@ def _prefixes(name: str) -> list[str]:
     return ["/".join(parts[:count]) for count in range(1, len(parts))]
 
 
-def _create(writing: Writing, name: str) -> RefId:
-    if writing.get(b"refdir", name.encode()) is not None:
-        below = _first_below(writing, name)
+def check_ref_place(reading: Reading, name: str) -> None:
+    """Refuse a new ref that another stands in the way of.
+
+    Raises:
+        InvalidNameError: it is a directory of refs, or lies below a ref.
+    """
+    if reading.get(b"refdir", name.encode()) is not None:
+        below = _first_below(reading, name)
         raise InvalidNameError(f"{name} can't be a ref, as it is a directory of refs ({below}); choose another name")
     for prefix in _prefixes(name):
-        if find_ref(writing, prefix) is not None:
+        if find_ref(reading, prefix) is not None:
             raise InvalidNameError(f"{name} can't be a ref, as {prefix} is one; choose another name, or delete that")
+
+
+def _create(writing: Writing, name: str) -> RefId:
+    check_ref_place(writing, name)
+    for prefix in _prefixes(name):
         if writing.get(b"refdir", prefix.encode()) is None:
             directory_id = RefId(writing.take_id("ref"))
             writing.put(b"refdir", prefix.encode(), id_key(directory_id))

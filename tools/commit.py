@@ -19,7 +19,7 @@ from store.errors import FsviewError, InvalidNameError, SourceError
 from store.gvariant import Variant
 from store.objects import Checksum, Commit, Metadata, checksum_from_hex
 from store.publication import Phase, Report
-from store.refs import check_ref_name, find_ref
+from store.refs import check_ref_name, check_ref_place, find_ref
 from store.repository import Repository
 from store.stager import Stager
 from store.tree import commit_record, find, root_entry
@@ -97,10 +97,11 @@ def commit(
         FsviewError: the disk is full.
         OSError: a source is not there.
     """
-    if message.ref is not None:
-        check_ref_name(message.ref)
-    with repository.database.reading() as reading:
-        _parent(reading, message)  # better now than when everything is hashed
+    with repository.database.reading() as reading:  # better now than when everything is hashed
+        if message.ref is not None:
+            check_ref_name(message.ref)
+            check_ref_place(reading, message.ref)
+        _parent(reading, message)
     try:
         return _commit(repository, trees, message, options, allow_changed, processes, report)
     except OSError as error:
@@ -312,7 +313,11 @@ def _message(options: dict[str, Any]) -> Message:
     variants = [(key, _variant(value)) for key, value in map(_pair, options["variants"])]
     detached = [(key, Variant("s", value)) for key, value in map(_pair, options["detached"])]
     body = options["body_file"].read() if options["body_file"] else options["body"]
-    for what, text in (("subject", options["subject"]), ("body", body)):
+    for what, text in (
+        ("subject", options["subject"]),
+        ("body", body),
+        *(("ref", ref) for ref in options["bind_refs"]),
+    ):
         _check_text(what, text)
     return Message(
         options["branch"], options["subject"], body, _timestamp_s(options["timestamp"]), options["parent"],

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import tools.commit
 from store.database import Reading, Writing
 from store.errors import ConflictError, FsviewError, InvalidNameError, NotFoundError
 from store.refs import NAME_BYTES_MAX, check_ref_name, find_ref, list_refs, reflog, set_ref
@@ -230,11 +231,13 @@ def test_what_is_not_there_can_not_be_deleted(ledger: Ledger) -> None:
             ledger.set(name, None)
 
 
-def test_long_names_are_not_found(ledger: Ledger) -> None:
+def test_names_that_no_ref_can_have_are_not_found(ledger: Ledger) -> None:
     def look(reading: Reading) -> None:
         assert find_ref(reading, "") is None
         assert find_ref(reading, "a" * 10_000) is None
         assert find_ref(reading, "é" * 256) is None
+        assert find_ref(reading, "a\udcff") is None
+        assert list(list_refs(reading, "a" * 10_000)) == list(list_refs(reading, "\udcff")) == []
 
     with ledger.repository.database.reading() as reading:
         look(reading)
@@ -278,13 +281,16 @@ def test_any_moves(ledger: Ledger, moves: list[tuple[str, int | None]]) -> None:
     assert set(ledger.directories()) == parents
 
 
-def test_commits_below_a_ref_are_refused_before_and_after(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The same through the command line: nothing is left of the commit that had no place to go."""
+def test_a_commit_that_has_no_place_to_go_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not after hours of hashing."""
     repo, tree = str(tmp_path / "repo"), tmp_path / "tree"
     tree.mkdir()
     assert run(["init", repo]) == 0
     assert run(["commit", "--repo", repo, "-b", "a", str(tree)]) == 0
     (tree / "f").write_bytes(b"f")
+    monkeypatch.delattr(tools.commit, "Writer")
     assert run(["commit", "--repo", repo, "-b", "a/b", str(tree)]) == 2
     assert "as a is one" in capsys.readouterr().err
     assert_sound(tmp_path / "repo")
