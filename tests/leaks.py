@@ -60,8 +60,10 @@ class LeakGuard:
         pids = {int(name) for name in os.listdir("/proc") if name.isdigit()}
         self._known = {pid: ours for pid, ours in self._known.items() if pid in pids}
         for pid in pids - self._known.keys():
-            self._known[pid] = self._is_ours(pid)
-        return {pid for pid in pids if self._known[pid] and not _is_zombie(pid)}
+            is_ours = self._is_ours(pid)
+            if is_ours or _read(pid, "environ"):  # else in the middle of exec, perhaps: to be asked again
+                self._known[pid] = is_ours
+        return {pid for pid in pids if self._known.get(pid) and not _is_zombie(pid)}
 
     def _is_ours(self, pid: int) -> bool:
         if pid == os.getpid() or any(mark in _read(pid, "cmdline") for mark in _KEPT):
