@@ -16,7 +16,7 @@ from xxhash import xxh3_64_intdigest
 
 from store.database import Database, Reading
 from store.errors import CorruptionError
-from store.objects import Checksum, FileHeader
+from store.objects import FileHeader
 from store.repository import Repository
 from store.schema import BLOCK_BYTES, BLOCKS_PER_GROUP, FileId, FileRecord, Storage, blocks_key, id_key
 
@@ -72,22 +72,6 @@ def chunks(repository: Repository, reading: Reading, file_id: FileId) -> Iterato
             offset += len(data)
     finally:
         content.close()
-
-
-def verify_checksum(repository: Repository, reading: Reading, file_id: FileId) -> Checksum:
-    """Read a file object whole and return its sha256, which must be its name.
-
-    Raises:
-        CorruptionError: it is not, or a block is damaged.
-    """
-    record = file_record(reading, file_id)
-    hasher = file_header(record).hasher()
-    for data in chunks(repository, reading, file_id):
-        hasher.update(data)
-    if hasher.digest() != record.checksum:
-        where = str(repository.loose_path(record.checksum) if record.storage == Storage.LOOSE else repository.path)
-        raise CorruptionError(f"file object {record.checksum.hex()}", where, "this sha256", hasher.hexdigest())
-    return record.checksum
 
 
 class _Inline:

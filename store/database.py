@@ -24,7 +24,7 @@ from typing import Final, Literal, TypeVar
 import lmdb
 from xxhash import xxh3_64_digest, xxh3_64_intdigest
 
-from store.errors import ConflictError, CorruptionError, FormatError, FsviewError
+from store.errors import AccessError, ConflictError, CorruptionError, FormatError, FsviewError
 from store.schema import DATABASES, FIRST_ID, id_key, key_id
 
 Result = TypeVar("Result")
@@ -180,7 +180,7 @@ class Database:
 
         Raises:
             FormatError: no index there, or one that LMDB or this program can't read.
-            FsviewError: the lock file can't be written by this user.
+            AccessError: the index can't be reached, or its lock file not be written, by this user.
         """
         return cls._open(path, map_bytes, create=False)
 
@@ -192,10 +192,12 @@ class Database:
             _open[key]._users += 1
             return _open[key]
         data, lock = path / "data.mdb", path / "lock.mdb"
+        if not os.access(path, os.X_OK):
+            raise AccessError(f"{path} is not open to this user; run fsview as the owner of the repository")
         if not create and not data.exists():
             raise FormatError(f"{path} has no data.mdb: this is no fsview repository, or its index was removed")
         if not create and not os.access(lock if lock.exists() else path, os.W_OK):
-            raise FsviewError(
+            raise AccessError(
                 f"{lock} can't be written: readers, too, register in it; "
                 f"let your group write it (chmod g+w), or run fsview as the owner of the repository"
             )

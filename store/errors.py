@@ -5,6 +5,7 @@
     ├── InvalidNameError            exit 2   EINVAL   a name or an argument that nothing can have
     ├── FormatError                 exit 10  EIO      not a store, a newer version, an object not in normal form
     ├── ConflictError               exit 11  EAGAIN   somebody else was faster: retry
+    ├── AccessError                 exit 1   EACCES   this user may not
     ├── CorruptionError             exit 12  EIO      stored bytes are not what was written
     ├── SourceError                 exit 16  EIO      the tree to be committed can't be read or recorded
     └── MountError                  exit 17  EIO      a view can't be mounted or unmounted
@@ -16,7 +17,7 @@ AssertionError is our own bug and is never caught.
 
 from __future__ import annotations
 
-from errno import EAGAIN, EINVAL, EIO, ENOENT
+from errno import EACCES, EAGAIN, EINVAL, EIO, ENOENT
 from typing import ClassVar
 
 
@@ -49,6 +50,12 @@ class ConflictError(FsviewError):
     """Another process changed what this one stood on; nothing was done, a retry may pass."""
 
     exit_status, errno = 11, EAGAIN
+
+
+class AccessError(FsviewError):
+    """What this user may not read or write."""
+
+    errno = EACCES
 
 
 class CorruptionError(FsviewError):

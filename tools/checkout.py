@@ -20,7 +20,7 @@ from typing import Final
 import click
 
 from store.database import Reading
-from store.errors import FsviewError
+from store.errors import FsviewError, NotFoundError
 from store.repository import Repository
 from store.revisions import Place, find_place
 from store.schema import TreeId
@@ -66,6 +66,8 @@ def checkout(
 
 
 def _refuse_taken(destination: Path, may_be_empty: bool) -> None:
+    if not destination.parent.is_dir():
+        raise NotFoundError(f"{destination.parent} is no directory; make it: mkdir -p {destination.parent}")
     try:
         status = destination.lstat()
     except FileNotFoundError:

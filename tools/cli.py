@@ -59,7 +59,22 @@ _INTERRUPTED, _PIPE_CLOSED = 128 + 2, 128 + 13  # as a shell reports SIGINT and 
 
 def main() -> None:
     """Run the command line of this process and exit."""
+    _open_missing_streams()
     sys.exit(run(sys.argv[1:]))
+
+
+def _open_missing_streams() -> None:
+    """Put /dev/null where the caller closed a standard stream, as git does, lest a file of ours gets its number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8", closefd=False))
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -71,7 +86,7 @@ def run(arguments: Sequence[str]) -> int:
         status = fsview_command.main(list(arguments), prog_name="fsview", standalone_mode=False)
         return status if isinstance(status, int) else 0
     except click.ClickException as error:
-        error.show()
+        _talk(error.show)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return _INTERRUPTED
@@ -84,7 +99,16 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _complain(text: str) -> None:
-    print(f"fsview: {text}", file=sys.stderr)
+    _talk(lambda: print(f"fsview: {text}", file=sys.stderr))
+
+
+def _talk(say: Callable[[], object]) -> None:
+    """Say something on stderr; that nobody listens changes no exit status."""
+    try:
+        say()
+        sys.stderr.flush()
+    except BrokenPipeError:
+        _drop_output(2)
 
 
 def _system_text(error: OSError) -> str:
@@ -152,10 +176,10 @@ def _flush_output() -> None:
         raise OSError(error.errno, error.strerror, "standard output") from error
 
 
-def _drop_output() -> None:
-    """Send what is still in the buffer nowhere, lest the interpreter try again when it ends."""
+def _drop_output(number: int = 1) -> None:
+    """Send what is still in a stream's buffer nowhere, lest the interpreter try again when it ends."""
     null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
+    os.dup2(null, number)
     os.close(null)
 
 
@@ -190,13 +214,13 @@ def repository_option(
 
         ctx = click.get_current_context()
         kwargs.pop("repo")
-        repository = ctx.with_resource(Repository.open(find_repository(_named_repository(ctx))))
+        repository = ctx.with_resource(Repository.open(find_repository(named_repository(ctx))))
         return function(repository, *args, **kwargs)
 
     return with_repository
 
 
-def _named_repository(ctx: click.Context) -> Path | None:
+def named_repository(ctx: click.Context) -> Path | None:
     """Return the --repo behind the command, else the one before it, else what the environment names."""
     for named in (ctx.params.get("repo"), ctx.find_root().params.get("repo"), os.environ.get(REPOSITORY_VARIABLE)):
         if named:
@@ -232,7 +256,7 @@ class RevisionType(click.ParamType[str]):
             from store.refs import list_refs
             from store.repository import Repository
 
-            where = find_repository(_named_repository(ctx))
+            where = find_repository(named_repository(ctx))
             with Repository.open(where) as repository, repository.database.reading() as reading:
                 names = [name for name, _ in list_refs(reading)]
         except (FsviewError, OSError):

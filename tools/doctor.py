@@ -21,7 +21,7 @@ import click
 
 from fsview.mountinfo import has_reliable_times, mount_of
 from store.errors import FsviewError
-from tools.cli import REPOSITORY_VARIABLE
+from tools.cli import named_repository
 from tools.render import count_text, print_json, size_text
 
 _PACKAGE: Final = "Python package "
@@ -229,10 +229,10 @@ The exit status is 1 if something is missing that is needed; a hint says what co
 @click.pass_context
 def doctor_command(ctx: click.Context, path: Path | None, in_json: bool) -> None:
     """Say what this machine lacks, and what would mend it; with REPO also how that repository is."""
-    named = path or ctx.find_root().params.get("repo") or os.environ.get(REPOSITORY_VARIABLE)
+    named = path or named_repository(ctx)
     diagnoses = list(examine_machine(Machine(is_root=os.geteuid() == 0)))
     if named and not any(one.state == State.LACKING and one.subject.startswith(_PACKAGE) for one in diagnoses):
-        diagnoses += examine_repository(Path(named))
+        diagnoses += examine_repository(named)
     if in_json:
         names = ("state", "subject", "text", "mend")
         print_json([{name: str(getattr(one, name)) for name in names} for one in diagnoses])

@@ -27,10 +27,10 @@ from typing import Final, TypeAlias
 
 import click
 
-from store.errors import CorruptionError, FsviewError, NotFoundError
+from store.errors import AccessError, CorruptionError, FsviewError, NotFoundError
 from store.findings import Finding, Severity, error
 from store.repository import SETTINGS_FILE, Repository, Settings
-from tools.cli import REPOSITORY_VARIABLE, find_repository
+from tools.cli import REPOSITORY_VARIABLE, find_repository, named_repository
 from tools.render import count_text, print_json, printable, progress
 
 Advance: TypeAlias = Callable[[int], object]
@@ -148,6 +148,8 @@ def _receive(child: _Child, found: dict[str, list[Finding]], advance: Advance, p
     except EOFError:
         found[child.name] += _farewell(child, path)
         return False
+    if isinstance(message, Exception):  # no word on the repository, but on who asks
+        raise message
     if isinstance(message, Finding):
         found[child.name].append(message)
     else:
@@ -174,6 +176,8 @@ def _child(path: Path, job: Job, messages: Connection) -> None:
             with Repository.open(path) as repository, repository.lock():
                 for finding in job(repository, steps.advance):
                     messages.send(finding)
+        except (AccessError, PermissionError) as problem:
+            messages.send(problem)
         except CorruptionError as problem:
             messages.send(error(f"{problem.what}: expected {problem.expected}, found {problem.found}", problem.where))
         except (FsviewError, OSError) as problem:
@@ -246,11 +250,10 @@ of a commit that was killed: exit status 0.
 @click.option("--repo", metavar="REPO", type=click.Path(path_type=Path),
               help=f"The repository; else {REPOSITORY_VARIABLE}, else the current directory.")  # fmt: skip
 @click.pass_context
-def fsck_command(ctx: click.Context, quick: bool, in_json: bool, repo: Path | None) -> None:
+def fsck_command(ctx: click.Context, /, quick: bool, in_json: bool, **_: object) -> None:
     """Check everything that is stored: every record, every object's checksum."""
     # Not with repository_option, which opens the index: that may fail where it is damaged.
-    named = repo or ctx.find_root().params.get("repo") or os.environ.get(REPOSITORY_VARIABLE)
-    path = find_repository(Path(named) if named else None)
+    path = find_repository(named_repository(ctx))
     findings = fsck(path, quick=quick, bar=lambda total: progress("checking", total, "records"))
     errors = sum(finding.severity == Severity.ERROR for finding in findings)
     leftovers = len(findings) - errors

@@ -46,16 +46,22 @@ class Match:
     found: Found
 
 
-def compile_pattern(text: bytes, *, fixed: bool = False, ignore_case: bool = False) -> re.Pattern[bytes]:
-    """Return the pattern for one line: a Python regular expression, or with *fixed* the text itself.
+def compile_pattern(*texts: bytes, fixed: bool = False, ignore_case: bool = False) -> re.Pattern[bytes]:
+    """Return the pattern for one line, of which any text may match: Python regular expressions, or *fixed* texts.
 
     Raises:
-        InvalidNameError: it is no regular expression.
+        InvalidNameError: one is no regular expression.
     """
-    try:
-        return re.compile(re.escape(text) if fixed else text, re.MULTILINE | (re.IGNORECASE if ignore_case else 0))
-    except re.error as error:
-        raise InvalidNameError(f"{text!r} is not a regular expression: {error}; -F takes it as plain text") from None
+    flags = re.MULTILINE | (re.IGNORECASE if ignore_case else 0)
+    for text in texts:
+        try:
+            re.compile(re.escape(text) if fixed else text, flags)
+        except re.error as error:
+            shown = text.decode("utf-8", "backslashreplace")
+            raise InvalidNameError(f"{shown!r} is not a regular expression: {error}; -F takes it as it is") from None
+    if fixed:
+        return re.compile(b"|".join(map(re.escape, texts)), flags)
+    return re.compile(texts[0] if len(texts) == 1 else b"|".join(b"(?:%b)" % text for text in texts), flags)
 
 
 @dataclass
@@ -225,7 +231,8 @@ Symlinks are not searched. Exit status: 0 if something matched, 1 if nothing did
 
 @click.command("grep", cls=PathsCommand, epilog=EXAMPLES)
 @click.argument("arguments", metavar="PATTERN REVISION... [-- PATH...]", nargs=-1, type=REVISION)
-@click.option("-e", "pattern", metavar="PATTERN", help="The pattern; then all arguments are revisions.")
+@click.option("-e", "patterns", multiple=True, metavar="PATTERN",
+              help="A pattern, of which any may match; then all arguments are revisions.")  # fmt: skip
 @click.option("-i", "--ignore-case", is_flag=True, help="Take upper and lower case for the same.")
 @click.option("-F", "--fixed-strings", "fixed", is_flag=True, help="PATTERN is plain text.")
 @click.option("-n", "--line-number", "numbers", is_flag=True, help="Show the numbers of lines.")
@@ -236,7 +243,7 @@ Symlinks are not searched. Exit status: 0 if something matched, 1 if nothing did
 def grep_command(
     repository: Repository,
     arguments: tuple[str, ...],
-    pattern: str | None,
+    patterns: tuple[str, ...],
     ignore_case: bool,
     fixed: bool,
     numbers: bool,
@@ -244,11 +251,11 @@ def grep_command(
 ) -> None:
     """Print the lines that match PATTERN in the files of REVISIONs (or REVISION:/PATH), or below PATHs in them."""
     context = click.get_current_context()
-    revisions = arguments if pattern is not None else arguments[1:]
+    revisions = arguments if patterns else arguments[1:]
     if not revisions:
         raise click.UsageError("name a pattern and at least one revision: fsview grep PATTERN REVISION")
-    wanted = (arguments[0] if pattern is None else pattern).encode("utf-8", "surrogateescape")
-    compiled = compile_pattern(wanted, fixed=fixed, ignore_case=ignore_case)
+    wanted = [text.encode("utf-8", "surrogateescape") for text in patterns or arguments[:1]]
+    compiled = compile_pattern(*wanted, fixed=fixed, ignore_case=ignore_case)
     paths = [name.encode("utf-8", "surrogateescape") for name in context.meta[PATHS]] or [b""]
     now_s = int(time.time())
     with repository.database.reading() as reading:
