@@ -127,7 +127,7 @@ def test_an_empty_directory_is_taken_over(fsview: Fsview, releases: Releases, tm
 
 
 def test_without_a_parent_directory(fsview: Fsview, tmp_path: Path) -> None:
-    assert "No such file" in fsview("checkout", "rel", tmp_path / "no" / "out", status=1).stderr
+    assert f"mkdir -p {tmp_path / 'no'}" in fsview("checkout", "rel", tmp_path / "no" / "out", status=1).stderr
 
 
 @needs_root

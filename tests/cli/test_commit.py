@@ -321,4 +321,4 @@ def test_a_repository_of_somebody_elses(fsview: Fsview, repo: Path, tree: Path, 
     fsview("commit", "-b", "main", tree)
     shutil.copytree(repo, nobodys / "repo")
     done = run_as_nobody(nobodys, "commit", "--repo", nobodys / "repo", "-b", "main", nobodys)
-    assert done.status == 1 and "Permission denied" in done.stderr and "Traceback" not in done.stderr
+    assert done.status == 1 and "is not open to this user" in done.stderr and "Traceback" not in done.stderr
