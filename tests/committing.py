@@ -9,7 +9,7 @@ from typing import Any
 
 from store.repository import Repository
 from tests.checking import assert_sound
-from tools.commit import Committed, Message, TreeSpec, commit
+from tools.make_commit import Committed, Message, TreeSpec, commit
 from tools.sources import DiskOptions
 
 TIME_S = 1_577_836_800  # 2020-01-01
@@ -24,7 +24,7 @@ def commit_tree(
     message: Message | None = None,
     **more: Any,
 ) -> Committed:
-    """Commit the directory *tree* to *ref*; *more* goes to `tools.commit.commit`."""
+    """Commit the directory *tree* to *ref*; *more* goes to `tools.make_commit.commit`."""
     message = message or Message(ref, "a tree", timestamp_s=TIME_S)
     return commit(repository, [TreeSpec("dir", str(tree))], message, options or DiskOptions(), **more)
 

@@ -21,7 +21,7 @@ from typing import Literal
 from store.objects import Checksum
 from store.publication import Phase, Report
 from store.repository import Repository
-from tools.commit import Message, TreeSpec, commit
+from tools.make_commit import Message, TreeSpec, commit
 from tools.sources import DiskOptions
 
 REF = "crash/test"

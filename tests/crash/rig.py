@@ -22,7 +22,7 @@ from tests.readback import committed_snapshot, head
 from tests.running import PROJECT, clean_environment
 from tests.snapshots import Snapshot, assert_same_tree, snapshot
 from tests.trees import File, Spec, Symlink, build_tree
-from tools.commit import Message, TreeSpec, commit
+from tools.make_commit import Message, TreeSpec, commit
 from tools.sources import DiskOptions
 
 

@@ -155,7 +155,7 @@ def test_any_tree(pair: Pair, tmp_path: Path, spec: Spec) -> None:
     )
     assert status == 0, theirs
     with Repository.open(pair.ours) as repository:
-        from tools.commit import Message
+        from tools.make_commit import Message
 
         message = Message(None, "a tree", timestamp_s=1577836800, bindings=False)
         assert commit_tree(repository, tree, message=message).checksum.hex() == theirs

@@ -23,12 +23,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-import tools.commit
+import tools.make_commit
 from store.repository import Repository
 from store.statcache import RACY_NS
 from tests.checking import assert_sound
 from tests.committing import TIME_S, commit_tree
-from tools.commit import Message
+from tools.make_commit import Message
 from tools.patterns import compile_patterns
 from tools.recipe import Recipe
 from tools.sources import DiskOptions
@@ -60,7 +60,7 @@ class Editing(RuleBasedStateMachine):
         self.ahead_ns = 0
         self.patch = pytest.MonkeyPatch()
         clock = SimpleNamespace(time=time.time, time_ns=lambda: time.time_ns() + self.ahead_ns)
-        self.patch.setattr(tools.commit, "time", clock)
+        self.patch.setattr(tools.make_commit, "time", clock)
 
     def teardown(self) -> None:
         """Check the repository once for each run."""

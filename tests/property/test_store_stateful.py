@@ -36,7 +36,7 @@ from store.revisions import resolve
 from store.tree import commit_number, commit_record
 from tests.readback import committed_snapshot
 from tests.snapshots import Snapshot, assert_same_tree, snapshot
-from tools.commit import Message, TreeSpec, commit
+from tools.make_commit import Message, TreeSpec, commit
 from tools.sources import DiskOptions
 
 REFS = ("main", "debian/12", "debian/13/base", "origin:main", "v1")

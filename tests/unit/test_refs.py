@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import tools.commit
+import tools.make_commit
 from store.database import Reading, Writing
 from store.errors import ConflictError, FsviewError, InvalidNameError, NotFoundError
 from store.refs import NAME_BYTES_MAX, check_ref_name, find_ref, list_refs, reflog, set_ref
@@ -290,7 +290,7 @@ def test_a_commit_that_has_no_place_to_go_is_refused_at_once(
     assert run(["init", repo]) == 0
     assert run(["commit", "--repo", repo, "-b", "a", str(tree)]) == 0
     (tree / "f").write_bytes(b"f")
-    monkeypatch.delattr(tools.commit, "Writer")
+    monkeypatch.delattr(tools.make_commit, "Writer")
     assert run(["commit", "--repo", repo, "-b", "a/b", str(tree)]) == 2
     assert "as a is one" in capsys.readouterr().err
     assert_sound(tmp_path / "repo")

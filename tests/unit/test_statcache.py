@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
-import tools.commit
+import tools.make_commit
 from fsview import mountinfo
 from store.database import Writing
 from store.repository import Repository
@@ -24,7 +24,7 @@ from tests.conftest import MountView
 from tests.running import RunFsview, clean_environment
 from tests.trees import Directory, File, Spec, Symlink, build_tree, supports_xattrs
 from tools import disk_source, hashing
-from tools.commit import Message
+from tools.make_commit import Message
 from tools.patterns import compile_patterns
 from tools.recipe import Recipe
 from tools.sources import DiskOptions
@@ -73,7 +73,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
 
         monkeypatch.setattr(hashing._Worker, "_hash", watched)
         later = SimpleNamespace(time=time.time, time_ns=lambda: time.time_ns() + RACY_NS + 10**8)
-        monkeypatch.setattr(tools.commit, "time", later)
+        monkeypatch.setattr(tools.make_commit, "time", later)
         lab.commit()
         assert lab.read == FILES
         yield lab
@@ -251,7 +251,7 @@ def test_it_may_be_lost(lab: Lab) -> None:
 @pytest.fixture
 def young_lab(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Lab:
     """Return a laboratory whose commits are made now."""
-    monkeypatch.setattr(tools.commit, "time", time)
+    monkeypatch.setattr(tools.make_commit, "time", time)
     return lab
 
 
@@ -301,7 +301,7 @@ def test_a_file_system_with_coarse_times(young_lab: Lab, monkeypatch: pytest.Mon
 
 def test_a_file_written_after_it_was_read_in_this_scan(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """What changes after it was read, but before the commit ends, is younger than the scan: it is not remembered."""
-    monkeypatch.setattr(tools.commit, "time", time)
+    monkeypatch.setattr(tools.make_commit, "time", time)
     real = hashing._Worker._hash
 
     def then_write(self: hashing._Worker, path: bytes) -> hashing.Hashed:
