@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
-
-import pytest
 
 from store.check import check
 from store.findings import Finding, Severity
@@ -26,11 +23,3 @@ def assert_sound(path: Path, *, garbage: bool = False) -> None:
     ]
     if wrong:
         raise AssertionError("\n  ".join([f"{len(wrong)} findings in {path}:", *wrong[:20]]))
-
-
-@pytest.fixture
-def checked_repository(make_repo: Callable[..., Path]) -> Iterator[Path]:
-    """Return a new repository that must be sound when the test ends. Import it where it is used."""
-    path = make_repo()
-    yield path
-    assert_sound(path)

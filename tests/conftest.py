@@ -1,6 +1,7 @@
 """Fixtures for every room of tests/.
 
 leak_guard     (autouse) after each test no process and no mount of it is left; umask and directory are restored
+sound          (autouse) after each test every repository that it wrote is checked, unless it is marked `unchecked`
 repo_path      where a test's repository goes (not created)
 run_fsview     the real command line as a subprocess; fails unless the exit status is the expected one
 make_repo      an initialised repository
@@ -23,6 +24,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from store.repository import SETTINGS_FILE
+from tests.checking import assert_sound
 from tests.leaks import TOKEN_NAME, LeakGuard
 from tests.nobody import NOBODY
 from tests.running import PROJECT, RunFsview, run_cli
@@ -56,6 +59,22 @@ def leak_guard(_run_guard: LeakGuard) -> Iterator[LeakGuard]:
     left = _run_guard.sweep(before)
     if left:
         pytest.fail("this test left behind (ended now):\n  " + "\n  ".join(left), pytrace=False)
+
+
+@pytest.fixture(autouse=True)
+def sound(request: pytest.FixtureRequest, leak_guard: LeakGuard) -> Iterator[None]:
+    """Fail a test that leaves an error in a repository below its directory; what was harmed on purpose is marked."""
+    path = request.getfixturevalue("tmp_path") if "tmp_path" in request.fixturenames else None
+    yield
+    if path is not None and request.node.get_closest_marker("unchecked") is None:
+        for repository in _repositories(path):
+            assert_sound(repository, garbage=True)
+
+
+def _repositories(below: Path) -> list[Path]:
+    """Return the repositories in a directory and in those right in it, if they are this user's to read."""
+    found = [*below.glob(SETTINGS_FILE), *below.glob(f"*/{SETTINGS_FILE}"), *below.glob(f"*/*/{SETTINGS_FILE}")]
+    return [path.parent for path in found if (path.parent / "index" / "data.mdb").exists()]
 
 
 def _current_umask() -> int:

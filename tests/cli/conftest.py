@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.checking import assert_sound
 from tests.trees import Directory, File, Spec, Symlink, build_tree
 from tools.cli import run
 
@@ -136,3 +137,13 @@ def ostree_repo(releases: Releases, tmp_path_factory: pytest.TempPathFactory) ->
             check=True, stdout=subprocess.DEVNULL,
         )  # fmt: skip
     return repo
+
+
+@pytest.fixture
+def repo(tmp_path: Path, fsview: Fsview, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Return a new repository, on which `fsview` works; checked at the end."""
+    path = tmp_path / "repo"
+    fsview("init", path)
+    monkeypatch.setenv("FSVIEW_REPO", str(path))
+    yield path
+    assert_sound(path)

@@ -154,6 +154,7 @@ def test_a_loose_file_with_other_attributes_is_not_linked(fsview: Fsview, large_
     assert_same_tree(tmp_path / "tree", tmp_path / "second")
 
 
+@pytest.mark.unchecked
 @needs_root
 def test_a_write_through_a_hard_link_is_noticed(fsview: Fsview, large_repo: Path, tmp_path: Path) -> None:
     fsview("checkout", "--link=hardlink", "main", tmp_path / "first")
@@ -306,6 +307,7 @@ def _fail_at(steps: int) -> object:
     return advance
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize("name", [b"../evil", b"..", b"", b"/evil"])
 def test_a_listing_that_somebody_made_to_escape(own_releases: Releases, tmp_path: Path, name: bytes) -> None:
     with Repository.open(own_releases.repo) as repository:

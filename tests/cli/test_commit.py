@@ -6,11 +6,11 @@ import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from store.objects import checksum_from_hex
 from store.repository import Repository
 from store.tree import commit_number, load_commit
 from tests.checking import assert_sound
@@ -23,16 +23,6 @@ from tools import build, hashing
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="takes root")
 SMALL: Spec = {"a": b"a\n", "d": {"b": b"b\n", "c": Symlink("b")}}
-
-
-@pytest.fixture
-def repo(tmp_path: Path, fsview: Fsview, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Return a new repository, on which `fsview` works; checked at the end."""
-    path = tmp_path / "repo"
-    fsview("init", path)
-    monkeypatch.setenv("FSVIEW_REPO", str(path))
-    yield path
-    assert_sound(path)
 
 
 @pytest.fixture
@@ -59,7 +49,7 @@ def test_the_checksum_alone_is_printed(run_fsview: RunFsview, make_repo: object,
     assert run_fsview("rev-parse", "main", repo=tmp_path / "r").stdout == done.stdout
     here = run_fsview("commit", "--orphan", "--repo", tmp_path / "r", cwd=tree).stdout  # the current directory
     with Repository.open(tmp_path / "r") as repository, repository.database.reading() as reading:
-        numbers = [commit_number(reading, bytes.fromhex(line)) for line in (done.stdout, here)]  # type: ignore[arg-type]
+        numbers = [commit_number(reading, checksum_from_hex(line.strip())) for line in (done.stdout, here)]
         roots = {load_commit(reading, number).root_dirtree for number in numbers if number}
     assert len(roots) == 1
 

@@ -9,14 +9,13 @@ import lzma
 import os
 import subprocess
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from store.repository import Repository
 from store.revisions import find_place
-from tests.checking import assert_sound
 from tests.cli.conftest import Fsview
 from tests.conftest import TreeFactory
 from tests.running import RunFsview
@@ -26,16 +25,6 @@ from tools.checkout import checkout
 
 YEAR_2020 = 1_577_836_800
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="takes root")
-
-
-@pytest.fixture
-def repo(tmp_path: Path, fsview: Fsview, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Return a new repository, on which `fsview` works; checked at the end."""
-    path = tmp_path / "repo"
-    fsview("init", path)
-    monkeypatch.setenv("FSVIEW_REPO", str(path))
-    yield path
-    assert_sound(path)
 
 
 def _member(name: str, kind: bytes = tarfile.REGTYPE, **fields: object) -> tarfile.TarInfo:

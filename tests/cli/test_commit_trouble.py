@@ -28,16 +28,6 @@ MIB = 1 << 20
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="takes root")
 
 
-@pytest.fixture
-def repo(tmp_path: Path, fsview: Fsview, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Return a new repository, on which `fsview` works; checked at the end."""
-    path = tmp_path / "repo"
-    fsview("init", path)
-    monkeypatch.setenv("FSVIEW_REPO", str(path))
-    yield path
-    assert_sound(path)
-
-
 def _noise(size: int) -> bytes:
     return os.urandom(size)
 

@@ -13,6 +13,8 @@ import pytest
 from tests.cli.conftest import Fsview, Releases
 from tools.doctor import Diagnosis, Machine, State, examine_machine, examine_repository
 
+pytestmark = pytest.mark.unchecked
+
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:

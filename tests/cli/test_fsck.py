@@ -9,6 +9,8 @@ import pytest
 
 from tests.cli.conftest import Fsview, Releases
 
+pytestmark = pytest.mark.unchecked
+
 
 def _loose(releases: Releases) -> list[Path]:
     return sorted((releases.repo / "objects").glob("*/*"))

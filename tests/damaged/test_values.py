@@ -12,6 +12,8 @@ from store.findings import Finding, Severity
 from tests.checking import assert_sound, check_repository
 from tests.damaged.reading import Outcome, Truth, compare, flip_byte, flip_value, live_values, make_repository, read_all
 
+pytestmark = pytest.mark.unchecked
+
 KIB = 1024
 
 

@@ -10,14 +10,15 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import TreeFactory
 from tests.leaks import LeakGuard
-from tests.running import run_cli
+from tests.running import RunFsview, run_cli
 from tests.trees import File, Spec, Symlink, build_tree, sample_tree
 
 YEAR_2020_NS = 1_577_836_800 * 10**9
@@ -100,3 +101,18 @@ def drop_caches() -> None:
         Path("/proc/sys/vm/drop_caches").write_text("2\n")
     except OSError:
         pytest.skip("the kernel's caches are for root to drop")
+
+
+@pytest.fixture
+def repo(make_repo: Callable[..., Path], run_fsview: RunFsview, tree_factory: TreeFactory) -> Path:
+    """Return a repository with one commit on the ref r."""
+    path = make_repo()
+    run_fsview("commit", "--repo", path, "-b", "r", "-s", "1", tree_factory({"d": {"f": b"content"}}))
+    return path
+
+
+@pytest.fixture
+def point(tmp_path: Path) -> Path:
+    """Return an empty directory."""
+    (tmp_path / "mnt").mkdir()
+    return tmp_path / "mnt"

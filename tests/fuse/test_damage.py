@@ -15,6 +15,8 @@ from tests.conftest import MountView, TreeFactory
 from tests.fuse.conftest import run
 from tests.running import RunFsview
 
+pytestmark = pytest.mark.unchecked
+
 BLOCK = 128 << 10
 LARGE = bytes(range(256)) * 2048  # four blocks
 

@@ -21,21 +21,6 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def repo(make_repo: Callable[..., Path], run_fsview: RunFsview, tree_factory: TreeFactory) -> Path:
-    """Return a repository with one commit on the ref r."""
-    path = make_repo()
-    run_fsview("commit", "--repo", path, "-b", "r", "-s", "1", tree_factory({"d": {"f": b"content"}}))
-    return path
-
-
-@pytest.fixture
-def point(tmp_path: Path) -> Path:
-    """Return an empty directory."""
-    (tmp_path / "mnt").mkdir()
-    return tmp_path / "mnt"
-
-
 def _in_a_namespace(script: str, *arguments: Path, home: Path) -> subprocess.CompletedProcess[str]:
     """Run a shell script as root with mounts that nobody else sees."""
     environment = clean_environment(home) | {"PYTHON": sys.executable}

@@ -19,6 +19,8 @@ from tests.checking import assert_sound
 from tests.forge import Forge, forge
 from tests.readback import committed_snapshot, head
 
+pytestmark = pytest.mark.unchecked
+
 LEVELS_MAX = 10_000
 
 

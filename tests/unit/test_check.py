@@ -31,6 +31,8 @@ from store.statcache import StatRecord
 from tests.trees import Spec, build_tree
 from tools.cli import run
 
+pytestmark = pytest.mark.unchecked
+
 LARGE = bytes(range(256)) * 3000  # loose, of several blocks
 TREE: Spec = {"a": {"small": b"small\n", "large": LARGE}, "empty": b"", "b": {"same": b"small\n"}}
 

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from store.mtimes import limit_mtime
 from store.objects import Checksum, FileHeader
 from store.repository import Repository
-from store.schema import TreeId
 from store.tree import commit_number, commit_record, load_commit, root_entry, walk
 from tests.checking import assert_sound
 from tests.committing import TIME_S, commit_tree
@@ -180,7 +179,8 @@ def test_the_root_has_the_time_of_its_commit(repository: Repository, tmp_path: P
     checksum = commit_tree(repository, tree).checksum
     assert _mtimes(repository, checksum) == {"": TIME_S * SECOND}
     with repository.database.reading() as reading:
-        assert load_commit(reading, commit_number(reading, checksum) or TreeId(0)).timestamp_s == TIME_S  # type: ignore[arg-type]
+        number = commit_number(reading, checksum)
+        assert number is not None and load_commit(reading, number).timestamp_s == TIME_S
 
 
 # In general

@@ -115,6 +115,7 @@ def test_what_is_no_repository(tmp_path: Path) -> None:
             Repository.open(path)
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -144,6 +145,7 @@ def test_settings_of_later_programs_are_let_be(tmp_path: Path) -> None:
     Repository.open(tmp_path / "repo").close()
 
 
+@pytest.mark.unchecked
 @pytest.mark.parametrize(
     ("record", "message"),
     [

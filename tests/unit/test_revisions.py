@@ -141,6 +141,7 @@ def test_an_ambiguous_abbreviation_lists_its_candidates(repository: Repository) 
     assert all(checksum.hex() in str(caught.value) for checksum in (FIRST, SECOND, THIRD))
 
 
+@pytest.mark.unchecked
 def test_at_most_five_candidates_are_listed(tmp_path: Path) -> None:
     with Repository.create(tmp_path / "repo") as repository:
         checksums = [Checksum(bytes((0xAB, number)) + bytes(30)) for number in range(7)]
