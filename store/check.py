@@ -19,7 +19,7 @@ from dataclasses import replace
 from typing import Final
 
 from store.check_contents import check_contents, check_leftovers
-from store.check_index import check_index
+from store.check_index import Advance, check_index
 from store.check_pages import check_pages
 from store.database import Reading
 from store.errors import FsviewError
@@ -40,16 +40,31 @@ _DAMAGE: Final = (FsviewError, ValueError, struct.error)
 def check(repository: Repository, *, quick: bool = False) -> list[Finding]:
     """Return all that is wrong, errors and garbage; *quick* reads no contents."""
     with repository.lock():
-        findings = [
-            *check_pages(repository.path / "index"),
-            *unless_broken("the index", check_index(repository)),
-            *unless_broken("contents", check_contents(repository, quick=quick)),
-            *unless_broken("leftovers", check_leftovers(repository)),
-        ]
+        findings = [*check_structure(repository), *check_bytes(repository, quick=quick)]
         return with_places(repository, findings)
 
 
-def unless_broken(what: str, findings: Iterator[Finding]) -> Iterator[Finding]:
+def check_structure(repository: Repository, advance: Advance = lambda step: None) -> Iterator[Finding]:
+    """Yield what is wrong with the index, and leftovers; *advance* hears of each step."""
+    yield from check_pages(repository.path / "index")
+    yield from _unless_broken("the index", check_index(repository, advance))
+    yield from _unless_broken("leftovers", check_leftovers(repository))
+
+
+def check_bytes(
+    repository: Repository,
+    *,
+    quick: bool = False,
+    stripe: int = 0,
+    stripes: int = 1,
+    advance: Advance = lambda step: None,
+) -> Iterator[Finding]:
+    """Yield what is wrong with contents, of each file object whose id is *stripe* modulo *stripes*."""
+    found = check_contents(repository, quick=quick, stripe=stripe, stripes=stripes, advance=advance)
+    yield from _unless_broken("contents", found)
+
+
+def _unless_broken(what: str, findings: Iterator[Finding]) -> Iterator[Finding]:
     """Yield *findings*; where pages of the index are so damaged that looking for more fails, a last one says so."""
     try:
         yield from findings

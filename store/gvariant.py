@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import re
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache, reduce
@@ -75,7 +76,7 @@ def unpack(signature: str, data: bytes) -> Any:
     return parse_signature(signature).unpack(data, 0, len(data), NESTING_MAX)
 
 
-class Type:
+class Type(ABC):
     """A type, ready to pack and unpack. Its size is in bytes; 0: it varies.
 
     *levels* is how many containers may still open, this one included. start is a multiple of the alignment.
@@ -84,13 +85,13 @@ class Type:
     alignment: int = 1
     size: int = 0
 
+    @abstractmethod
     def pack(self, value: Any, levels: int) -> bytes:
         """Return the normal form of *value*."""
-        raise NotImplementedError
 
+    @abstractmethod
     def unpack(self, data: bytes, start: int, end: int, levels: int) -> Any:
         """Return the value at data[start:end]."""
-        raise NotImplementedError
 
 
 class _Number(Type):

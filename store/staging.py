@@ -1,9 +1,9 @@
 """Staging: what a commit under way has found, on disk but outside the index, until it is published.
 
-    REPO/tmp/stage-XXXXXX/lock       held by the process that owns the stage; a stage nobody holds is a leftover
-    REPO/tmp/stage-XXXXXX/files.N    spool of file objects, one for each process that hashes
-    REPO/tmp/stage-XXXXXX/trees      spool of dirtrees, children before parents
-    REPO/tmp/stage-XXXXXX/loose/     contents too large for the index, named CHECKSUM.N
+    REPO/tmp/stage-…/lock       held by the process that owns the stage; a stage nobody holds is a leftover
+    REPO/tmp/stage-…/files.N    spool of file objects, one for each process that hashes
+    REPO/tmp/stage-…/trees      spool of dirtrees, children before parents
+    REPO/tmp/stage-…/loose/     contents too large for the index, named CHECKSUM.N
 
 Spools keep memory bounded while a tree of any size is committed, and let publishing start over. Nothing here is
 seen by anybody else: a writer never adopts another's unpublished files, which may not be durable.

@@ -69,9 +69,9 @@ def fsck(path: Path, *, quick: bool = False, processes: int | None = None, bar: 
     if findings:  # it can't be opened
         return findings
     stripes = 1 if quick else processes or min(os.cpu_count() or 1, _PROCESSES_MAX)
-    jobs: dict[str, Job] = {"the index": _index}
+    jobs: dict[str, Job] = {"the index": _structure}
     for stripe in range(stripes):
-        jobs[f"contents ({stripe + 1} of {stripes})"] = _contents(quick, stripe, stripes)
+        jobs[f"contents ({stripe + 1} of {stripes})"] = _bytes(quick, stripe, stripes)
     findings = _run(path, jobs, (lambda: bar(steps)) if bar else _silent)
     if any(finding.subject for finding in findings):
         findings = _placed(path, findings)
@@ -86,24 +86,17 @@ def _totals(repository: Repository, advance: Advance) -> Iterable[Finding]:
     return ()
 
 
-def _index(repository: Repository, advance: Advance) -> Iterator[Finding]:
-    from store.check import unless_broken
-    from store.check_contents import check_leftovers
-    from store.check_index import check_index
-    from store.check_pages import check_pages
+def _structure(repository: Repository, advance: Advance) -> Iterator[Finding]:
+    from store.check import check_structure
 
-    yield from check_pages(repository.path / "index")
-    yield from unless_broken("the index", check_index(repository, advance))
-    yield from unless_broken("leftovers", check_leftovers(repository))
+    yield from check_structure(repository, advance)
 
 
-def _contents(quick: bool, stripe: int, stripes: int) -> Job:
+def _bytes(quick: bool, stripe: int, stripes: int) -> Job:
     def job(repository: Repository, advance: Advance) -> Iterator[Finding]:
-        from store.check import unless_broken
-        from store.check_contents import check_contents
+        from store.check import check_bytes
 
-        found = check_contents(repository, quick=quick, stripe=stripe, stripes=stripes, advance=advance)
-        yield from unless_broken("contents", found)
+        yield from check_bytes(repository, quick=quick, stripe=stripe, stripes=stripes, advance=advance)
 
     return job
 
