@@ -178,7 +178,7 @@ class Operations(pyfuse3.Operations):
             raise self._refusal("listxattr", inode, error) from None
 
     async def statfs(self, ctx: RequestContext) -> StatvfsData:
-        """Answer with the size of the view: full."""
+        """Answer with what is used of the file system that the repository is on; nothing is free."""
         try:
             space = self._view.space()
         except Exception as error:

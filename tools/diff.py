@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import click
 
@@ -15,7 +15,7 @@ from store.repository import Repository
 from tools.changes import Change, Kind, diff_revisions
 from tools.cli import PATHS, REVISION, PathsCommand, repository_option
 from tools.facts import Facts, describe_changes, facts_json, have_equal_guards, load_facts
-from tools.render import count_text, json_path, print_json_lines, quote_path, size_text
+from tools.render import Noticing, count_text, json_path, print_json_lines, quote_path, size_text
 
 
 def _both_facts(reading: Reading, change: Change) -> tuple[Facts | None, Facts | None]:
@@ -88,18 +88,6 @@ def _print_names(changes: Iterable[Change], *, form: str, nul: bool) -> None:
             print(f"{Kind.MODIFIED if kind is Kind.TYPE else kind}    {quote_path(path)}")
 
 
-class _Counting:
-    """Passes changes on and remembers whether there were any."""
-
-    def __init__(self, changes: Iterator[Change]) -> None:
-        self._changes, self.seen = changes, False
-
-    def __iter__(self) -> Iterator[Change]:
-        for change in self._changes:
-            self.seen = True
-            yield change
-
-
 EXAMPLES = """
 \b
 Examples:
@@ -144,7 +132,7 @@ def diff_command(
     paths = [name.encode("utf-8", "surrogateescape") for name in path + context.meta[PATHS]]
     with repository.database.reading() as reading:
         whole = form is not None and not quiet
-        changes = _Counting(diff_revisions(reading, old, new, paths, now_s=int(time.time()), whole=whole))
+        changes = Noticing(diff_revisions(reading, old, new, paths, now_s=int(time.time()), whole=whole))
         if quiet:
             next(iter(changes), None)
         else:

@@ -21,7 +21,7 @@ from store.revisions import Place, find_place, split_path
 from store.schema import FileId, TreeId
 from store.tree import find, load_listing
 from tools.cli import PATHS, REVISION, PathsCommand, repository_option
-from tools.render import json_path, print_json_lines, quote_path
+from tools.render import Noticing, json_path, print_json_lines, quote_path
 
 _BINARY_SAMPLE_BYTES: Final = 8000  # as git: a NUL in these makes a file binary
 _REMEMBERED_BYTES_MAX: Final = 64 << 20
@@ -262,9 +262,9 @@ def grep_command(
         places = [(split_path(reading, text)[0], find_place(reading, text, now_s=now_s)) for text in revisions]
         matches = grep(Search(repository, reading, compiled), places, paths)
         if form == "json":
-            found = list(matches)
-            print_json_lines(map(_match_json, found))
-            matched = bool(found)
+            noticing = Noticing(matches)
+            print_json_lines(map(_match_json, noticing))
+            matched = noticing.seen
         else:
             matched = _print_matches(matches, form=form, numbers=numbers)
     if not matched:

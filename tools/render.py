@@ -6,7 +6,9 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, Generic, TypeVar
+
+Item = TypeVar("Item")
 
 _ESCAPES: Final = {
     7: "\\a", 8: "\\b", 9: "\\t", 10: "\\n", 11: "\\v", 12: "\\f", 13: "\\r", ord('"'): '\\"', ord("\\"): "\\\\",
@@ -121,3 +123,15 @@ def progress(label: str, total: int | None = None, unit: str = "") -> Iterator[C
         desc=label, total=total, unit=unit, unit_scale=in_bytes, unit_divisor=1024 if in_bytes else 1000, leave=False
     ) as bar:
         yield bar.update
+
+
+class Noticing(Generic[Item]):
+    """Passes items on, as they come, and remembers whether there were any."""
+
+    def __init__(self, items: Iterable[Item]) -> None:
+        self._items, self.seen = items, False
+
+    def __iter__(self) -> Iterator[Item]:
+        for item in self._items:
+            self.seen = True
+            yield item
