@@ -10,19 +10,8 @@ from typing import Final, NamedTuple
 
 from fsview.attributes import DOT_COOKIE, DOT_DOT_COOKIE, STEADY_NAME_S, Attributes, Row
 from fsview.cache import BoundedCache
-from fsview.nodeid import (
-    Directory,
-    Ino,
-    NodeId,
-    Rank,
-    StaleNodeError,
-    child_rank,
-    descend,
-    directory_ino,
-    directory_node,
-    file_node,
-    root_ino,
-)  # fmt: skip
+from fsview.nodeid import Directory, Ino, NodeId, StaleNodeError, directory_ino, directory_node, file_node, root_ino
+from fsview.rank import Rank, child_rank, descend
 from store.database import Reading
 from store.listing import Entry, Listing
 from store.repository import Repository

@@ -8,11 +8,7 @@ So there is no table of inodes: a number can be answered by any process at any t
     11 | 00 | 60: ref id                                 a directory of refs
     11 | 01 | 22: 0 | 8: depth | 30: commit number       a symlink to a commit, from a directory so far below the root
 
-A directory's rank is its index in the preorder of the commit's directories: rank(root) = 0, and
-
-    rank(child) = rank(parent) + 1 + directories in the siblings before it
-
-so that descending from the root finds the directory of a rank, and its parent. What stat shows as st_ino is the node
+Ranks are those of fsview/rank.py. What stat shows as st_ino is the node
 number, but for directories of a commit: equal directories must have equal st_ino, that is what lets `diff -r` skip
 them, while the kernel takes one node under two names for a directory that was moved.
 
@@ -22,18 +18,16 @@ them, while the kernel takes one node under two names for a directory that was m
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from errno import ESTALE
 from hashlib import blake2b
 from typing import Final, NamedTuple, NewType, TypeAlias
 
+from fsview.rank import Rank
 from store.errors import NotFoundError
-from store.listing import Entry, Listing
 from store.schema import FIRST_ID, MAX_COMMIT_NUMBER, MAX_FILE_ID, CommitNumber, FileId, MetaId, RefId, TreeId
 
 NodeId = NewType("NodeId", int)  # what the kernel knows a node by
 Ino = NewType("Ino", int)  # what stat shows
-Rank = NewType("Rank", int)  # index of a directory in its commit, not a count
 
 ROOT: Final = NodeId(1)  # FUSE's own number
 COMMITS: Final = NodeId(16)
@@ -159,23 +153,3 @@ def directory_ino(secret: bytes, path: bytes, tree_id: TreeId, meta_id: MetaId) 
     data = tree_id.to_bytes(8, "big") + meta_id.to_bytes(8, "big") + path
     hashed = int.from_bytes(blake2b(data, digest_size=8, key=secret).digest(), "big")
     return Ino(_HASHED_INO << _PAYLOAD_BITS | hashed & _PAYLOAD)
-
-
-LoadListing: TypeAlias = Callable[[TreeId], Listing]
-
-
-def child_rank(parent: Rank, child: Entry) -> Rank:
-    """Return the rank of a directory from its parent's rank and its entry there."""
-    return Rank(parent + 1 + child.directories_before)
-
-
-def descend(load: LoadListing, root: Entry, rank: Rank) -> list[tuple[Rank, Entry]]:
-    """Return the directories from the root to the one of *rank*, each with its rank.
-
-    *rank* must be less than the count of directories in the commit.
-    """
-    way = [(Rank(0), root)]
-    while (here := way[-1])[0] != rank:
-        child = load(TreeId(here[1].id)).directory_at(rank - here[0] - 1)
-        way.append((child_rank(here[0], child), child))
-    return way

@@ -25,12 +25,12 @@ from fsview.nodeid import (
     Fixed,
     Ino,
     Link,
-    Rank,
     RefDirectory,
     StaleNodeError,
     file_node,
     parse,
 )  # fmt: skip
+from fsview.rank import Rank
 from store.content import Content, file_header, open_content
 from store.database import Reading
 from store.errors import FsviewError, NotFoundError

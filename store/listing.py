@@ -5,9 +5,7 @@
     names                                       joined by NUL
 
 A listing holds everything that readdirplus answers, so that a directory costs one read. The two prefix sums make a
-directory's preorder rank, and the way back from a rank to a path, a matter of bisection (fsview/nodeid.py):
-
-    rank(child) = rank(parent) + 1 + child.directories_before
+directory's preorder rank, and the way back from a rank to a path, a matter of bisection (fsview/rank.py).
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ from dataclasses import dataclass
 _HEADER = struct.Struct(">III")
 _ENTRY = struct.Struct(">QQIIIQqII")
 _U32 = struct.Struct(">I")
-_DIRECTORIES_BEFORE = 44  # offset in _ENTRY
+_DIRECTORIES_BEFORE, _ENTRIES_BEFORE = 44, 48  # offsets in _ENTRY
 assert _ENTRY.size == 52
 
 
@@ -86,12 +84,21 @@ class Listing:
         It is the last entry with at most *offset* directories before it: behind a directory the sum has grown.
         """
         assert 0 <= offset < self.directories - 1
-        return self.entry(bisect_right(range(len(self.names)), offset, key=self._directories_before) - 1)
+        return self._last_with(_DIRECTORIES_BEFORE, offset)
 
-    def _directories_before(self, index: int) -> int:
-        at = _HEADER.size + index * _ENTRY.size + _DIRECTORIES_BEFORE
-        number: int = _U32.unpack_from(self._data, at)[0]
-        return number
+    def entry_at(self, offset: int) -> Entry:
+        """Return the entry that is, or whose subtree holds, the *offset*-th entry below this directory, from 0."""
+        assert 0 <= offset < self.entries
+        return self._last_with(_ENTRIES_BEFORE, offset)
+
+    def _last_with(self, field: int, sum_max: int) -> Entry:
+        """Return the last entry with at most *sum_max* in the prefix sum that is at *field*."""
+
+        def sum_before(index: int) -> int:
+            number: int = _U32.unpack_from(self._data, _HEADER.size + index * _ENTRY.size + field)[0]
+            return number
+
+        return self.entry(bisect_right(range(len(self.names)), sum_max, key=sum_before) - 1)
 
 
 def pack_listing(entries: Iterable[tuple[bytes, int, int, int, int, int, int, int, int, int]]) -> bytes:

@@ -60,7 +60,7 @@ KNOWN_RO_COMPATIBLE: Final = 0
 KNOWN_INCOMPATIBLE: Final = 0
 
 FIRST_ID: Final = 1024  # below it are the view's fixed nodes
-MAX_COMMIT_NUMBER: Final = (1 << 30) - 1  # a directory's node number has 30 bits for the commit …
+MAX_COMMIT_NUMBER: Final = (1 << 28) - 1  # a node number below versions/ has 28 bits for the commit …
 MAX_ENTRIES: Final = (1 << 32) - 1  # … and 32 for the rank in it
 MAX_FILE_ID: Final = (1 << 62) - 1
 

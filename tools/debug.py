@@ -93,6 +93,7 @@ def node_fields(reading: Reading, number: int) -> Fields:
         NotFoundError: nothing.
     """
     from fsview import nodeid
+    from fsview.rank import descend
 
     node = nodeid.parse(number)
     found: Fields = {"node": f"{number:#018x}", "kind": type(node).__name__}
@@ -110,7 +111,7 @@ def node_fields(reading: Reading, number: int) -> Fields:
         return found | {"depth": node.depth}
     if node.rank >= commit.directories:
         raise NotFoundError(f"commit {commit.checksum.hex()} has {commit.directories} directories, none of {node.rank}")
-    way = nodeid.descend(partial(load_listing, reading), root_entry(reading, commit), node.rank)
+    way = descend(partial(load_listing, reading), root_entry(reading, commit), node.rank)
     path = b"".join(b"/" + entry.name for _, entry in way[1:]) or b"/"
     return found | {"rank": node.rank, "path": text_of(path)} | dataclass_fields(way[-1][1])
 

@@ -7,7 +7,8 @@ import json
 
 import pytest
 
-from fsview.nodeid import COMMITS, Rank, directory_node, link_node
+from fsview.nodeid import COMMITS, directory_node, link_node
+from fsview.rank import Rank
 from store.schema import DATABASES, FIRST_ID, CommitNumber
 from tests.cli.conftest import LARGE, Fsview, Releases
 

@@ -15,8 +15,9 @@ import pytest
 
 from fsview import nodeid, operations
 from fsview.attributes import Attributes
-from fsview.nodeid import Ino, Rank
+from fsview.nodeid import Ino
 from fsview.operations import Operations, find_ino_offset
+from fsview.rank import Rank
 from store.errors import ConflictError, CorruptionError, FormatError, NotFoundError
 from store.schema import CommitNumber
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fsview import nodeid
-from fsview.nodeid import Rank, child_rank, descend, parse
+from fsview.nodeid import parse
+from fsview.rank import EntryRank, Rank, child_entry_rank, child_rank, descend, descend_to_entry
 from store.listing import Entry, Listing, pack_listing
 from store.schema import FIRST_ID, MAX_COMMIT_NUMBER, MAX_FILE_ID, CommitNumber, FileId, MetaId, RefId, TreeId
 
@@ -44,6 +45,15 @@ class Compiled:
             if child.is_directory:
                 yield from self._walk(path + b"/" + child.name, child_rank(rank, child), child)
 
+    def entries(self) -> Iterator[tuple[bytes, EntryRank]]:
+        """Yield path and rank of everything, in preorder."""
+        yield from self._walk_entries(b"", EntryRank(0), self.root)
+
+    def _walk_entries(self, path: bytes, rank: EntryRank, entry: Entry) -> Iterator[tuple[bytes, EntryRank]]:
+        yield path, rank
+        for child in self.load(TreeId(entry.id)) if entry.is_directory else ():
+            yield from self._walk_entries(path + b"/" + child.name, child_entry_rank(rank, child), child)
+
     def _add(self, tree: Tree) -> TreeId:
         if tree not in self._ids:
             rows = [self._row(b"%03d" % index, child) for index, child in enumerate(tree)]
@@ -75,6 +85,17 @@ def test_descending_to_a_rank_finds_its_directory(tree: Tree) -> None:
         assert way[-1][0] == rank
         parents = [other for other, parent in compiled.directories() if parent == way[-2][0]] if rank else []
         assert parents == ([path.rpartition(b"/")[0]] if rank else [])  # the way gives "..", too
+
+
+@given(trees)
+def test_entry_ranks_are_dense_and_lead_back(tree: Tree) -> None:
+    compiled = Compiled(tree)
+    entries = list(compiled.entries())
+    assert [rank for _, rank in entries] == list(range(compiled.load(TreeId(compiled.root.id)).entries + 1))
+    for path, rank in entries:
+        way = descend_to_entry(compiled.load, compiled.root, rank)
+        assert b"/".join(entry.name for _, entry in way) == path
+        assert way[-1][0] == rank
 
 
 def test_a_chain_of_directories() -> None:

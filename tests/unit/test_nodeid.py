@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fsview import nodeid
-from fsview.nodeid import Rank
+from fsview.rank import Rank
 from store.schema import CommitNumber, MetaId, RefId, TreeId
 
 

@@ -12,7 +12,8 @@ import pytest
 
 from fsview import nodeid
 from fsview.attributes import FOREVER_S, MOVING_NAME_S, Attributes, Row
-from fsview.nodeid import Directory, Rank, StaleNodeError
+from fsview.nodeid import Directory, StaleNodeError
+from fsview.rank import Rank
 from fsview.view import View
 from store.errors import CorruptionError, NotFoundError
 from store.refs import set_ref
