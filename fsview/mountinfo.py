@@ -11,11 +11,14 @@ _NETWORK: Final = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "9p", "afs", 
 
 
 class Mount(NamedTuple):
-    """One mounted file system."""
+    """One mounted file system; root: which directory of it is seen at the point, "/" unless only a part is."""
 
     point: str
     kind: str
     source: str
+    device: str = ""
+    root: str = "/"
+    options: str = ""
 
 
 def mounts() -> list[Mount]:
@@ -32,8 +35,12 @@ def mount_at(point: Path) -> Mount | None:
 
 def mount_of(path: Path) -> Mount | None:
     """Return the mount that *path* lies in; of two at one place the later, which hides the other."""
-    real = os.path.realpath(path)
-    inside = [mount for mount in mounts() if real == mount.point or real.startswith(mount.point.rstrip("/") + "/")]
+    return mount_over(mounts(), os.path.realpath(path))
+
+
+def mount_over(all_mounts: list[Mount], real: str) -> Mount | None:
+    """Return the mount of *all_mounts* that a path without symlinks lies in."""
+    inside = [mount for mount in all_mounts if real == mount.point or real.startswith(mount.point.rstrip("/") + "/")]
     return max(reversed(inside), key=lambda mount: len(mount.point), default=None)
 
 
@@ -45,8 +52,9 @@ def has_reliable_times(path: Path) -> bool:
 
 def _parse(line: str) -> Mount:
     left, _, right = line.rstrip("\n").partition(" - ")
-    kind, source, *_ = right.split(" ")
-    return Mount(_unescape(left.split(" ")[4]), kind, _unescape(source))
+    _, _, device, root, point, options, *_ = left.split(" ")
+    kind, source, superblock = right.split(" ", 2)
+    return Mount(_unescape(point), kind, _unescape(source), device, _unescape(root), f"{options},{superblock}")
 
 
 def _unescape(text: str) -> str:

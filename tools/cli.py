@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from store.repository import Repository
+    from tools.mounted import PathRevisions
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -198,6 +199,7 @@ _REPO_OPTION = click.option(
     "--repo",
     metavar="REPO",
     type=click.Path(path_type=Path),
+    is_eager=True,  # RevisionType asks for it
     help=f"The repository; else {REPOSITORY_VARIABLE}, else the current directory.",
 )
 
@@ -214,7 +216,9 @@ def repository_option(
 
         ctx = click.get_current_context()
         kwargs.pop("repo")
-        repository = ctx.with_resource(Repository.open(find_repository(named_repository(ctx))))
+        paths: PathRevisions | None = ctx.meta.get(_PATH_REVISIONS)
+        where = paths.repository if paths and paths.repository else named_repository(ctx)
+        repository = ctx.with_resource(Repository.open(find_repository(where)))
         return function(repository, *args, **kwargs)
 
     return with_repository
@@ -222,10 +226,15 @@ def repository_option(
 
 def named_repository(ctx: click.Context) -> Path | None:
     """Return the --repo behind the command, else the one before it, else what the environment names."""
-    for named in (ctx.params.get("repo"), ctx.find_root().params.get("repo"), os.environ.get(REPOSITORY_VARIABLE)):
-        if named:
-            return Path(named)
-    return None
+    named = given_repository(ctx) or os.environ.get(REPOSITORY_VARIABLE)
+    return Path(named) if named else None
+
+
+def given_repository(ctx: click.Context) -> Path | None:
+    """Return the --repo behind the command, else the one before it."""
+    # While a command line is parsed, click has a value of its own for what was not given.
+    found = (context.params.get("repo") for context in (ctx, ctx.find_root()))
+    return next((path for path in found if isinstance(path, Path)), None)
 
 
 def find_repository(given: Path | None) -> Path:
@@ -243,10 +252,10 @@ def find_repository(given: Path | None) -> Path:
     return given or Path()
 
 
-class RevisionType(click.ParamType[str]):
-    """A revision, or a revision and a path; completes refs."""
+class RefType(click.ParamType[str]):
+    """The name of a ref, or the beginning of one; completes refs."""
 
-    name = "revision"
+    name = "ref"
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Return the refs that begin with *incomplete*; none where anything is wrong."""
@@ -264,7 +273,41 @@ class RevisionType(click.ParamType[str]):
         return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
+class RevisionType(RefType):
+    """A revision, or a revision and a path, or a path in a mounted view; completes refs and paths."""
+
+    name = "revision"
+
+    def __init__(self, *, only_with: str = "") -> None:
+        """Without the option *only_with*, which must be eager, the word is something else, and left alone."""
+        self._only_with = only_with
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return *value* or, of a path in a mounted view, the revision that it shows (tools/mounted.py)."""
+        if ctx is None or ctx.resilient_parsing:
+            return value
+        if self._only_with and not isinstance(ctx.params.get(self._only_with), (str, tuple)):
+            return value
+        if not value.startswith(("/", ".")) and not ("/" in value and os.path.lexists(value)):
+            return value
+        from tools.mounted import PathRevisions  # seldom needed
+
+        paths = ctx.meta.setdefault(_PATH_REVISIONS, PathRevisions(ctx))
+        assert isinstance(paths, PathRevisions)
+        return paths.take(value)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Return the refs that begin with *incomplete*; what can only be a path is for the shell to complete."""
+        from click.shell_completion import CompletionItem
+
+        if incomplete.startswith(("/", ".", "~")):
+            return [CompletionItem(incomplete, type="file")]
+        return super().shell_complete(ctx, param, incomplete)
+
+
+REF: Final = RefType()
 REVISION: Final = RevisionType()
+_PATH_REVISIONS: Final = "fsview.path-revisions"
 
 
 class PathsCommand(click.Command):
@@ -291,7 +334,8 @@ def fsview_command(repo: Path | None) -> None:
 
     A commit is the state of a directory tree, with its parent, a subject and a time. A ref (debian/12/amd64/base) is
     a name that moves from commit to commit. A revision is any name of a commit: a ref, a checksum or its beginning,
-    REV^, REV~2, REF@{1}, REF@{2026-11-01}; REV:/path is what is at /path in it.
+    REV^, REV~2, REF@{1}, REF@{2026-11-01}; REV:/path is what is at /path in it. A path in a mounted view is a revision,
+    too, and needs no --repo: MNT/refs/debian/12/etc is debian/12:/etc.
 
     'fsview COMMAND --help' tells more, with examples.
     """

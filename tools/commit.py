@@ -13,7 +13,7 @@ import click
 from store.gvariant import Variant
 from store.publication import Phase, Report
 from store.repository import Repository
-from tools.cli import repository_option
+from tools.cli import REVISION, RevisionType, repository_option
 from tools.make_commit import Message, TreeSpec, commit, listed
 from tools.patterns import compile_patterns
 from tools.recipe import Recipe
@@ -28,6 +28,16 @@ Examples:
 """
 
 _TEXT = click.File("r", "utf-8", "surrogateescape")
+_BY_REVISION = "ref="
+
+
+class _TreeType(RevisionType):
+    """What --tree takes: after "ref=", a revision."""
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not value.startswith(_BY_REVISION):
+            return value
+        return _BY_REVISION + super().convert(value.removeprefix(_BY_REVISION), param, ctx)
 
 
 @click.command("commit", epilog=EXAMPLES)
@@ -36,9 +46,9 @@ _TEXT = click.File("r", "utf-8", "surrogateescape")
 @click.option("-s", "--subject", default="", help="One line that says what this is.")
 @click.option("-m", "--body", default="", help="The full description.")
 @click.option("-F", "--body-file", type=_TEXT, help="Take the description from a file.")
-@click.option("--tree", "trees", multiple=True, metavar="dir=PATH|tar=FILE|ref=REV",
+@click.option("--tree", "trees", multiple=True, type=_TreeType(), metavar="dir=PATH|tar=FILE|ref=REV",
               help="What to commit; several are laid over each other. tar=-: standard input.")  # fmt: skip
-@click.option("--parent", metavar="REV", help="Parent commit, or 'none'; else the ref's head.")
+@click.option("--parent", metavar="REV", type=REVISION, help="Parent commit, or 'none'; else the ref's head.")
 @click.option("--timestamp", metavar="TIME", help="ISO 8601, @SECONDS, ...; else SOURCE_DATE_EPOCH, else now.")
 @click.option("--orphan", is_flag=True, help="Make a commit without a ref.")
 @click.option("--add-metadata-string", "strings", multiple=True, metavar="KEY=VALUE", help="Add a string as metadata.")

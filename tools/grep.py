@@ -20,7 +20,7 @@ from store.repository import Repository
 from store.revisions import Place, find_place, split_path
 from store.schema import FileId, TreeId
 from store.tree import find, load_listing
-from tools.cli import PATHS, REVISION, PathsCommand, repository_option
+from tools.cli import PATHS, REVISION, PathsCommand, RevisionType, repository_option
 from tools.render import Noticing, json_path, print_json_lines, quote_path
 
 _BINARY_SAMPLE_BYTES: Final = 8000  # as git: a NUL in these makes a file binary
@@ -230,8 +230,9 @@ Symlinks are not searched. Exit status: 0 if something matched, 1 if nothing did
 
 
 @click.command("grep", cls=PathsCommand, epilog=EXAMPLES)
-@click.argument("arguments", metavar="PATTERN REVISION... [-- PATH...]", nargs=-1, type=REVISION)
-@click.option("-e", "patterns", multiple=True, metavar="PATTERN",
+@click.argument("first", metavar="PATTERN", required=False, type=RevisionType(only_with="patterns"))
+@click.argument("revisions", metavar="REVISION... [-- PATH...]", nargs=-1, type=REVISION)
+@click.option("-e", "patterns", multiple=True, metavar="PATTERN", is_eager=True,
               help="A pattern, of which any may match; then all arguments are revisions.")  # fmt: skip
 @click.option("-i", "--ignore-case", is_flag=True, help="Take upper and lower case for the same.")
 @click.option("-F", "--fixed-strings", "fixed", is_flag=True, help="PATTERN is plain text.")
@@ -242,7 +243,8 @@ Symlinks are not searched. Exit status: 0 if something matched, 1 if nothing did
 @repository_option
 def grep_command(
     repository: Repository,
-    arguments: tuple[str, ...],
+    first: str | None,
+    revisions: tuple[str, ...],
     patterns: tuple[str, ...],
     ignore_case: bool,
     fixed: bool,
@@ -251,10 +253,11 @@ def grep_command(
 ) -> None:
     """Print the lines that match PATTERN in the files of REVISIONs (or REVISION:/PATH), or below PATHs in them."""
     context = click.get_current_context()
-    revisions = arguments if patterns else arguments[1:]
+    if first is not None:
+        patterns, revisions = (patterns, (first, *revisions)) if patterns else ((first,), revisions)
     if not revisions:
         raise click.UsageError("name a pattern and at least one revision: fsview grep PATTERN REVISION")
-    wanted = [text.encode("utf-8", "surrogateescape") for text in patterns or arguments[:1]]
+    wanted = [text.encode("utf-8", "surrogateescape") for text in patterns]
     compiled = compile_pattern(*wanted, fixed=fixed, ignore_case=ignore_case)
     paths = [name.encode("utf-8", "surrogateescape") for name in context.meta[PATHS]] or [b""]
     now_s = int(time.time())

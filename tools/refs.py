@@ -15,7 +15,7 @@ from store.repository import Repository
 from store.revisions import TAGS, abbreviate, find_named_ref, find_place, format_time, resolve, split_path
 from store.schema import CommitNumber, ReflogRecord
 from store.tree import commit_record
-from tools.cli import REVISION, repository_option
+from tools.cli import REF, REVISION, RevisionType, repository_option
 from tools.facts import load_facts
 from tools.render import print_json, print_json_lines, printable
 
@@ -140,13 +140,13 @@ A name has components of letters, digits, "_", "-" and "." joined by "/". No ref
 
 
 @click.command("refs", epilog=REFS_EXAMPLES)
-@click.argument("names", metavar="[PREFIX...]", nargs=-1, type=REVISION)
+@click.argument("names", metavar="[PREFIX...]", nargs=-1, type=RevisionType(only_with="create"))
 @click.option("--list", "full", is_flag=True, help="Show full names, also with PREFIX.")
 @click.option("-r", "--revision", "revisions", is_flag=True, help="Show checksums, too.")
-@click.option("--create", metavar="NEW", help="Make the ref NEW at the revision that is given.")
+@click.option("--create", metavar="NEW", is_eager=True, help="Make the ref NEW at the revision that is given.")
 @click.option("--move", nargs=2, metavar="OLD NEW", help="Rename a ref.")
 @click.option("--delete", is_flag=True, help="Delete the refs PREFIX, and all below.")
-@click.option("--log", metavar="REF", type=REVISION, help="Show the moves of a ref, the newest first.")
+@click.option("--log", metavar="REF", type=REF, help="Show the moves of a ref, the newest first.")
 @click.option("-f", "--force", is_flag=True, help="With --create and --move: even if NEW exists.")
 @click.option("--json", "in_json", is_flag=True, help="Refs, or the log, as JSON.")
 @repository_option

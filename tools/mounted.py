@@ -1,0 +1,66 @@
+"""Paths in mounted views, where commands expect revisions: `fsview log MNT/refs/x/etc/passwd`.
+
+A word is a path if it begins with "/" or ".", as no revision does. Another one with a "/" in it is a path if it is in a
+mounted view, unless it is a revision of the repository that was named. The repository is then the view's: against
+FSVIEW_REPO and the current directory, which are mere defaults, but not against --repo.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import click
+
+from fsview.locate import is_in_view, locate
+from store.errors import FsviewError, InvalidNameError
+from tools.cli import find_repository, given_repository, named_repository
+
+
+class PathRevisions:
+    """Turns the paths among a command's words into revisions; they must all be in views of one repository."""
+
+    def __init__(self, ctx: click.Context) -> None:
+        self._ctx = ctx
+        self.repository = given_repository(ctx)
+        self._said_by = "--repo"
+
+    def take(self, word: str) -> str:
+        """Return the revision that *word* stands for, or *word* if it is no path.
+
+        Raises:
+            NotFoundError, MountError: as `locate` does.
+            InvalidNameError: it is in a view of another repository.
+        """
+        if not word.startswith(("/", ".")) and (not is_in_view(word) or self._is_revision(word)):
+            return word
+        found = locate(word)
+        if self.repository is not None and not _is_same(self.repository, found.repository):
+            raise InvalidNameError(
+                f"{word} is in a view of {found.repository}, but {self._said_by} is of {self.repository}; "
+                f"one command works on one repository"
+            )
+        self.repository, self._said_by = found.repository, word
+        return found.revision
+
+    def _is_revision(self, word: str) -> bool:
+        from store.repository import Repository
+        from store.revisions import resolve, split_path
+
+        try:
+            with (
+                Repository.open(find_repository(named_repository(self._ctx))) as repository,
+                repository.database.reading() as reading,
+            ):
+                resolve(reading, split_path(reading, word)[0], now_s=int(time.time()))
+        except FsviewError:
+            return False
+        return True
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False
