@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 from contextlib import suppress
-from logging.handlers import RotatingFileHandler
+from logging.handlers import WatchedFileHandler
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -80,7 +80,7 @@ def _run_server(repository_path: Path, point: Path, options: MountOptions, log_p
 
     try:
         _leave_the_terminal(log_path, keep=writer)
-        serve(repository_path, point, options, on_mounted)
+        serve(repository_path, point, options, on_mounted, on_tick=lambda: _rotate(log_path))
         return 0
     except Exception as error:
         if not is_mounted:
@@ -109,11 +109,19 @@ def _leave_the_terminal(log_path: Path, keep: int) -> None:
         os.closerange(first, last)
     os.chdir("/")
     faulthandler.enable(file=2)
-    log_to(RotatingFileHandler(log_path, maxBytes=_LOG_BYTES_MAX, backupCount=1))
+    log_to(WatchedFileHandler(log_path))
+
+
+def _rotate(log_path: Path) -> None:
+    """Begin a new log when it is full; the workers notice, and follow."""
+    with suppress(OSError):  # it was moved away, or the directory is: nothing that should end the service
+        if os.stat(log_path).st_size > _LOG_BYTES_MAX:
+            os.replace(log_path, f"{log_path}.1")
 
 
 def log_to(handler: logging.Handler) -> None:
-    """Send the log of this process to *handler*."""
+    """Send the log of this process, and of those forked from it, to *handler*."""
+    logging.raiseExceptions = False  # a full disk costs lines of the log, nothing else
     logging.basicConfig(handlers=[handler], format=_LOG_FORMAT, level=logging.INFO, force=True)
 
 

@@ -2,9 +2,9 @@
 
 A view is told by its type, fuse.fsview; its source is the repository's path, quoted as in a URL where it has other
 characters than those that every option parser on the way leaves alone. While its server answers, the mount point has
-unlisted xattrs that tell of it: PID_MARK, REPOSITORY_MARK, and with --root ROOT_MARK, the checksum of the commit with
-the path in it right behind. A server that was killed leaves its mount in place, where every access is ENOTCONN: an
-empty directory in its place would have a mirroring program delete its copy.
+unlisted xattrs that tell of it: PID_MARK, REPOSITORY_MARK, STATUS_MARK, and with --root ROOT_MARK, the checksum of the
+commit with the path in it right behind. A server that was killed leaves its mount in place, where every access is
+ENOTCONN: an empty directory in its place would have a mirroring program delete its copy.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from store.errors import MountError
 PID_MARK: Final = b"user.fsview.pid"
 REPOSITORY_MARK: Final = b"user.fsview.repository"
 ROOT_MARK: Final = b"user.fsview.root"
+STATUS_MARK: Final = b"user.fsview.status"  # JSON, see fsview/status.py
 
 _HELPER_SETTINGS: Final = Path("/etc/fuse.conf")
 _END_TIMEOUT_S: Final = 15

@@ -15,9 +15,10 @@ from __future__ import annotations
 import logging
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from ctypes import c_uint64
 from errno import EIO, ENODATA, ENOENT, ENOSYS, EROFS
+from functools import wraps
 from itertools import islice
 from sys import getsizeof, implementation
 from typing import Final, NoReturn
@@ -40,9 +41,10 @@ from pyfuse3 import (
 
 from fsview.attributes import FOREVER_S, Attributes
 from fsview.cache import BoundedCache
+from fsview.counters import KINDS, Row
 from fsview.nodeid import is_in_commit
 from fsview.view import View, block_count
-from store.errors import FsviewError
+from store.errors import CorruptionError, FsviewError
 
 _log = logging.getLogger(__name__)
 
@@ -78,15 +80,22 @@ class Operations(pyfuse3.Operations):
     supports_dot_lookup = True
     enable_writeback_cache = False
 
-    def __init__(self, view: View, ino_offset: int | None) -> None:
-        """*ino_offset* is what `find_ino_offset` found."""
-        self._view, self._ino_offset = view, ino_offset
+    _view: View
+    _row: Row
+
+    def __init__(self, ino_offset: int | None) -> None:
+        """*ino_offset* is what `find_ino_offset` found. No request but INIT can be answered before `begin_work`."""
+        self._ino_offset = ino_offset
         self._listed: BoundedCache[int, list[Reply]] = BoundedCache(_LISTED_ENTRIES_MAX)
         self.on_init: Callable[[], None] = _do_nothing
 
     def init(self) -> None:
         """Tell whoever waits for the kernel's first request."""
         self.on_init()
+
+    def begin_work(self, view: View, row: Row) -> None:
+        """Answer from *view* from now on, and count in *row*."""
+        self._view, self._row = view, row
 
     async def lookup(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> EntryAttributes:
         """Answer with what is called *name*."""
@@ -124,9 +133,11 @@ class Operations(pyfuse3.Operations):
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
         """Answer with all bytes that were asked for, up to the file's size."""
         try:
-            return self._view.read(fh, off, size)
+            data = self._view.read(fh, off, size)
         except Exception as error:
             raise self._refusal(f"read of {size} bytes at {off}", fh, error) from None
+        self._row.sent(len(data))
+        return data
 
     async def release(self, fh: FileHandleT) -> None:
         """Nothing was kept."""
@@ -213,6 +224,8 @@ class Operations(pyfuse3.Operations):
     def _refusal(self, request: str, node: int, error: Exception) -> FUSEError:
         """Return what to answer instead; log what somebody should look at."""
         errno = error.errno if isinstance(error, FsviewError) else EIO
+        if isinstance(error, CorruptionError):
+            self._row.damaged()
         if errno == EIO:
             unforeseen = None if isinstance(error, (FsviewError, OSError)) else error
             _log.error("%s: %s: %s", request, self._view.describe(node), error, exc_info=unforeseen)
@@ -229,6 +242,29 @@ for _name in (
     "removexattr",
 ):  # fmt: skip
     setattr(Operations, _name, _refuse_to_write)
+
+
+def _counted(kind: int, handler: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[object]]:
+    """Return *handler*, counted as KINDS[*kind*]."""
+
+    @wraps(handler)
+    async def counted(self: Operations, *arguments: object) -> object:
+        row = self._row
+        row.begin()
+        try:
+            return await handler(self, *arguments)
+        except FUSEError as refusal:
+            row.refused(refusal.errno)
+            raise
+        finally:
+            row.end(kind)
+
+    return counted
+
+
+for _kind, _name in enumerate(KINDS):
+    if _name in vars(Operations):
+        setattr(Operations, _name, _counted(_kind, vars(Operations)[_name]))
 
 
 def _do_nothing() -> None:

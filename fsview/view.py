@@ -60,9 +60,9 @@ class View:
         uid: int,
         gid: int,
         now_s: Callable[[], int],
-        marks: Mapping[bytes, bytes] | None = None,
+        marks: Mapping[bytes, Callable[[], bytes]] | None = None,
     ) -> None:
-        """*uid* and *gid* own what is above the commits; *marks* are unlisted xattrs of the mount point."""
+        """*uid* and *gid* own what is above the commits; *marks* make the unlisted xattrs of the mount point."""
         self._repository, self._database = repository, repository.database
         self._trees = CommitTrees(repository)
         self._names = Names(repository, self._trees, uid, gid, now_s)
@@ -155,7 +155,7 @@ class View:
     def xattr(self, node: int, name: bytes) -> bytes | None:
         """Return the value of one extended attribute, or None."""
         if node == ROOT:
-            return self._marks.get(name)
+            return self._marks[name]() if name in self._marks else None
         return dict(self.xattrs(node)).get(name)
 
     def space(self) -> Space:

@@ -186,12 +186,9 @@ def _drop_output(number: int = 1) -> None:
 
 def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
-        from importlib.metadata import PackageNotFoundError, version
+        from fsview.status import program_version
 
-        try:
-            click.echo(f"fsview {version('fsview')}")
-        except PackageNotFoundError:
-            click.echo("fsview, from a checkout that is not installed")
+        click.echo(f"fsview {program_version()}")
         ctx.exit()
 
 

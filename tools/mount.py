@@ -83,13 +83,13 @@ def log_path_of(point: Path) -> Path:
     return Path(state).absolute() / "fsview" / f"{name[-_LOG_NAME_MAX:]}.log"
 
 
-def parse_options(texts: tuple[str, ...]) -> MountOptions:
-    """Return what `-o` said.
+def parse_options(texts: tuple[str, ...], workers: int | None = None) -> MountOptions:
+    """Return what `-o` and `--workers` said.
 
     Raises:
         InvalidNameError: an option that there is none.
     """
-    from fsview.server import MountOptions
+    from fsview.server import MountOptions, default_workers
 
     names = {name for text in texts for name in text.split(",") if name}
     unknown = names - {"allow_other", "default_permissions", "ro"}
@@ -97,7 +97,11 @@ def parse_options(texts: tuple[str, ...]) -> MountOptions:
         raise InvalidNameError(
             f"there is no mount option {min(unknown)!r}; there are allow_other, default_permissions and ro"
         )
-    return MountOptions(allow_other="allow_other" in names, default_permissions="default_permissions" in names)
+    return MountOptions(
+        allow_other="allow_other" in names,
+        default_permissions="default_permissions" in names,
+        workers=workers or default_workers(),
+    )
 
 
 @click.command("mount", epilog=MOUNT_EXAMPLES)
@@ -105,13 +109,18 @@ def parse_options(texts: tuple[str, ...]) -> MountOptions:
 @click.argument("point", metavar="MNT", type=POINT)
 @click.option("-f", "--foreground", is_flag=True, help="Stay until the view is unmounted; Ctrl-C does that.")
 @click.option("-o", "options", metavar="OPTIONS", multiple=True, help="Mount options; see below.")
-def mount_command(repository: Path, point: Path, foreground: bool, options: tuple[str, ...]) -> None:
+@click.option(
+    "--workers", metavar="N", type=click.IntRange(1, 64), help="Processes that answer; else one a core, at most 8."
+)
+def mount_command(
+    repository: Path, point: Path, foreground: bool, options: tuple[str, ...], workers: int | None
+) -> None:
     """Show all commits and refs of REPO as read-only directories in MNT, an empty directory.
 
     Goes to the background as soon as the view answers. New commits and moved refs show at once. A view whose server
     was killed is mended by mounting it again.
     """
-    mount(repository, point, parse_options(options), log_path=None if foreground else log_path_of(point))
+    mount(repository, point, parse_options(options, workers), log_path=None if foreground else log_path_of(point))
 
 
 @click.command("umount", epilog=UMOUNT_EXAMPLES)

@@ -15,6 +15,7 @@ import pytest
 
 from fsview import nodeid, operations
 from fsview.attributes import Attributes
+from fsview.counters import Counters
 from fsview.nodeid import Ino
 from fsview.operations import Operations, find_ino_offset
 from fsview.rank import Rank
@@ -51,6 +52,13 @@ class Broken:
         return fail
 
 
+def at_work(view: object, ino_offset: int | None) -> Operations:
+    """Return operations that answer from *view*."""
+    ops = Operations(ino_offset)
+    ops.begin_work(view, Counters(1).row(0))  # type: ignore[arg-type]
+    return ops
+
+
 REQUESTS: dict[str, Callable[[Any], Awaitable[object]]] = {
     "lookup": lambda ops: ops.lookup(1, b"x", None),
     "getattr": lambda ops: ops.getattr(1, None),
@@ -79,7 +87,7 @@ ERRORS: list[tuple[Exception, int, bool]] = [
 async def test_no_error_ends_the_server(
     caplog: pytest.LogCaptureFixture, what: str, error: Exception, number: int, is_logged: bool
 ) -> None:
-    ops = Operations(Broken(error), find_ino_offset())  # type: ignore[arg-type]
+    ops = at_work(Broken(error), find_ino_offset())
     with caplog.at_level(logging.DEBUG), pytest.raises(pyfuse3.FUSEError) as caught:
         await REQUESTS[what](ops)
     assert caught.value.errno == number
@@ -94,7 +102,7 @@ def _ino_in_attributes(entry: pyfuse3.EntryAttributes) -> int:
 
 
 async def test_a_reply_has_both_numbers() -> None:
-    ops = Operations(OneNode(), find_ino_offset())  # type: ignore[arg-type]
+    ops = at_work(OneNode(), find_ino_offset())
     entry = await ops.lookup(1, b"there", None)  # type: ignore[arg-type]
     assert (entry.st_ino, _ino_in_attributes(entry)) == (NODE, FOUND.ino)
     assert entry.attr_timeout > 10**9 and entry.entry_timeout > 10**9
@@ -103,7 +111,7 @@ async def test_a_reply_has_both_numbers() -> None:
 
 
 async def test_where_it_cant_have_both_it_expires_at_once() -> None:
-    ops = Operations(OneNode(), None)  # type: ignore[arg-type]
+    ops = at_work(OneNode(), None)
     entry = await ops.lookup(1, b"there", None)  # type: ignore[arg-type]
     assert (entry.st_ino, _ino_in_attributes(entry), entry.attr_timeout) == (NODE, NODE, 0)
     entry = await ops.getattr(NODE, None)  # type: ignore[arg-type]
@@ -111,14 +119,14 @@ async def test_where_it_cant_have_both_it_expires_at_once() -> None:
 
 
 async def test_attributes_of_a_reply() -> None:
-    entry = await Operations(OneNode(), None).getattr(NODE, None)  # type: ignore[arg-type]
+    entry = await at_work(OneNode(), None).getattr(NODE, None)  # type: ignore[arg-type]
     assert (entry.st_mode, entry.st_uid, entry.st_gid, entry.st_nlink) == (stat.S_IFDIR | 0o2755, 10, 20, 1)
     assert (entry.st_size, entry.st_blocks, entry.generation) == (1025, 3, 0)
     assert entry.st_mtime_ns == entry.st_ctime_ns == entry.st_atime_ns == -1_500_000_000
 
 
 async def test_what_is_not_there_is_remembered_only_where_nothing_comes() -> None:
-    ops = Operations(OneNode(), None)  # type: ignore[arg-type]
+    ops = at_work(OneNode(), None)
     entry = await ops.lookup(NODE, b"not there", None)  # type: ignore[arg-type]
     assert entry.st_ino == 0 and entry.entry_timeout > 10**9
     with pytest.raises(pyfuse3.FUSEError) as caught:
@@ -127,7 +135,7 @@ async def test_what_is_not_there_is_remembered_only_where_nothing_comes() -> Non
 
 
 async def test_requests_that_the_kernel_is_told_never_to_make_again() -> None:
-    ops = Operations(OneNode(), None)  # type: ignore[arg-type]
+    ops = at_work(OneNode(), None)
     for request in (ops.flush(1), ops.access(1, os.R_OK, None)):  # type: ignore[arg-type]
         with pytest.raises(pyfuse3.FUSEError) as caught:
             await request

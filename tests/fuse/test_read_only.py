@@ -13,6 +13,7 @@ from pathlib import Path
 import pyfuse3
 import pytest
 
+from fsview.counters import Counters
 from fsview.operations import Operations
 from tests.fuse.conftest import Sample, run
 from tests.trees import supports_xattrs
@@ -61,7 +62,7 @@ REQUESTS = (
 @pytest.mark.parametrize("request_name", REQUESTS)
 async def test_the_server_refuses_by_itself(request_name: str) -> None:
     """As if somebody had remounted it writable."""
-    operations = Operations(None, None)  # type: ignore[arg-type]
+    operations = Operations(None)
     handler = getattr(operations, request_name)
     arguments = [None] * (len(inspect.signature(getattr(pyfuse3.Operations, request_name)).parameters) - 1)
     with pytest.raises(pyfuse3.FUSEError) as caught:
@@ -70,7 +71,8 @@ async def test_the_server_refuses_by_itself(request_name: str) -> None:
 
 
 async def test_the_server_refuses_to_open_for_writing() -> None:
-    operations = Operations(None, None)  # type: ignore[arg-type]
+    operations = Operations(None)
+    operations.begin_work(None, Counters(1).row(0))  # type: ignore[arg-type]
     for flags in (os.O_WRONLY, os.O_RDWR, os.O_TRUNC):
         with pytest.raises(pyfuse3.FUSEError) as caught:
             await operations.open(5, flags, None)  # type: ignore[arg-type]

@@ -22,8 +22,8 @@ ROOMS = {  # room: (rooms it may use, third-party modules it may use)
     "tools": ({"tools", "fsview", "store"}, {"click", "pathspec", "tqdm"}),
 }
 ONLY_IN = {  # third-party module: the only files that may import it
-    "pyfuse3": {"fsview/operations.py", "fsview/server.py", "fsview/waiting.py"},
-    "trio": {"fsview/operations.py", "fsview/server.py", "fsview/waiting.py"},
+    "pyfuse3": {"fsview/connection.py", "fsview/operations.py", "fsview/server.py", "fsview/waiting.py"},
+    "trio": {"fsview/connection.py", "fsview/waiting.py", "fsview/worker.py"},
 }
 
 SOURCES = {

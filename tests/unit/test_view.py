@@ -232,7 +232,7 @@ def test_extended_attributes(sample: Sample, tmp_path: Path) -> None:
 
 
 def test_marks_are_there_but_not_listed(sample: Sample) -> None:
-    view = View(sample.repository, uid=0, gid=0, now_s=lambda: NOW_S, marks={b"user.fsview.pid": b"1"})
+    view = View(sample.repository, uid=0, gid=0, now_s=lambda: NOW_S, marks={b"user.fsview.pid": lambda: b"1"})
     assert view.xattr(nodeid.ROOT, b"user.fsview.pid") == b"1" and view.xattrs(nodeid.ROOT) == ()
 
 
