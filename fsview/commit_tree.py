@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 from fsview.attributes import DOT_COOKIE, DOT_DOT_COOKIE, STEADY_NAME_S, Attributes, Row
 from fsview.cache import BoundedCache
 from fsview.nodeid import Directory, Ino, NodeId, StaleNodeError, directory_ino, directory_node, file_node, root_ino
+from fsview.ownership import Ownership
 from fsview.rank import Rank, child_rank, descend
 from store.database import Reading
 from store.listing import Entry, Listing
@@ -37,8 +38,8 @@ class Place(NamedTuple):
 class CommitTrees:
     """The directories of all commits of a repository."""
 
-    def __init__(self, repository: Repository) -> None:
-        self._database, self._secret = repository.database, repository.secret
+    def __init__(self, repository: Repository, ownership: Ownership) -> None:
+        self._database, self._secret, self._ownership = repository.database, repository.secret, ownership
         self._zero_mtime = repository.settings.mtime == "zero"
         self._listings: BoundedCache[TreeId, Listing] = BoundedCache(_LISTED_ENTRIES_MAX)
         self._places: BoundedCache[tuple[CommitNumber, Rank], Place] = BoundedCache(_PLACES_MAX)
@@ -82,7 +83,7 @@ class CommitTrees:
         if entry.is_directory:
             return self._below(place, entry).attributes
         node = file_node(entry.id)
-        return Attributes(node, Ino(node), entry.mode, entry.uid, entry.gid, entry.size, entry.mtime_ns)
+        return self._shown(node, Ino(node), entry)
 
     def _root(self, commit: CommitNumber) -> Place:
         found = self._places.get((commit, Rank(0)))
@@ -92,7 +93,7 @@ class CommitTrees:
             entry = root_entry(reading, _commit_record(reading, commit))
         mtime_ns = 0 if self._zero_mtime else min(entry.mtime_ns, _SECONDS_MAX * 10**9)
         node = directory_node(commit, Rank(0))
-        attributes = _of_directory(node, root_ino(commit), entry)._replace(mtime_ns=mtime_ns, name_s=STEADY_NAME_S)
+        attributes = self._shown(node, root_ino(commit), entry)._replace(mtime_ns=mtime_ns, name_s=STEADY_NAME_S)
         place = Place(commit, Rank(0), Rank(0), b"", entry, attributes)
         self._places.put((commit, Rank(0)), place)
         return place
@@ -105,10 +106,14 @@ class CommitTrees:
             return found
         path = place.path + b"/" + entry.name
         ino = directory_ino(self._secret, path, TreeId(entry.id), MetaId(entry.meta_id))
-        attributes = _of_directory(directory_node(place.commit, rank), ino, entry)
+        attributes = self._shown(directory_node(place.commit, rank), ino, entry)
         child = Place(place.commit, rank, place.rank, path, entry, attributes)
         self._places.put((place.commit, rank), child)
         return child
+
+    def _shown(self, node: NodeId, ino: Ino, entry: Entry) -> Attributes:
+        owned = self._ownership.shown(entry.mode, entry.uid, entry.gid)
+        return Attributes(node, ino, *owned, entry.size, entry.mtime_ns)
 
     def _listing(self, tree_id: TreeId) -> Listing:
         found = self._listings.get(tree_id)
@@ -125,7 +130,3 @@ def _commit_record(reading: Reading, commit: CommitNumber) -> CommitRecord:
     if value is None and commit >= reading.counter("commit"):
         raise StaleNodeError(directory_node(commit, Rank(0)))
     return CommitRecord.unpack(value or reading.need(b"commit", id_key(commit)))
-
-
-def _of_directory(node: NodeId, ino: Ino, entry: Entry) -> Attributes:
-    return Attributes(node, ino, entry.mode, entry.uid, entry.gid, entry.size, entry.mtime_ns)

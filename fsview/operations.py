@@ -96,6 +96,7 @@ class Operations(pyfuse3.Operations):
     def begin_work(self, view: View, row: Row) -> None:
         """Answer from *view* from now on, and count in *row*."""
         self._view, self._row = view, row
+        view.on_progress = row.begin  # the supervisor ends who is too long at one request
 
     async def lookup(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> EntryAttributes:
         """Answer with what is called *name*."""
@@ -128,6 +129,10 @@ class Operations(pyfuse3.Operations):
         """Open a file: its node number is the handle, for reads come with nothing but the handle."""
         if flags & _WRITING:
             raise FUSEError(EROFS)
+        try:
+            self._view.open(inode)
+        except Exception as error:
+            raise self._refusal("open", inode, error) from None
         return FileInfo(fh=FileHandleT(inode), keep_cache=True)
 
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:

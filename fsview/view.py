@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 from fsview.attributes import Attributes, Row
 from fsview.cache import BoundedCache
 from fsview.commit_tree import CommitTrees, Place
+from fsview.damage import Damage
 from fsview.names import Names, Virtual
 from fsview.nodeid import (
     COMMITS,
@@ -30,15 +31,17 @@ from fsview.nodeid import (
     file_node,
     parse,
 )  # fmt: skip
+from fsview.ownership import AS_COMMITTED, Ownership
 from fsview.rank import Rank
-from store.content import Content, file_header, open_content
+from store.content import Content, certify, file_header, open_content
 from store.database import Reading
-from store.errors import FsviewError, NotFoundError
+from store.errors import CorruptionError, FsviewError, NotFoundError
 from store.objects import DirMeta, Xattrs
 from store.repository import Repository
 from store.schema import FileId, FileRecord, MetaId, id_key
 from store.tree import commit_record, meta_record
 
+_CERTIFIED_MAX: Final = 1 << 16  # file ids: about 10 MB
 _OPEN_CONTENTS_MAX: Final = 128  # each a descriptor at most, or INLINE_BYTES_MAX of memory
 
 
@@ -61,10 +64,20 @@ class View:
         gid: int,
         now_s: Callable[[], int],
         marks: Mapping[bytes, Callable[[], bytes]] | None = None,
+        ownership: Ownership = AS_COMMITTED,
+        certify_contents: bool = False,
     ) -> None:
-        """*uid* and *gid* own what is above the commits; *marks* make the unlisted xattrs of the mount point."""
-        self._repository, self._database = repository, repository.database
-        self._trees = CommitTrees(repository)
+        """*uid* and *gid* own what is above the commits; *marks* make the unlisted xattrs of the mount point.
+
+        *ownership* is whose the files in commits are; with *certify_contents* the sha256 of each is checked when it is
+        first opened, which may take long: then *on_progress* hears that it goes on.
+        """
+        self._repository, self._database, self._ownership = repository, repository.database, ownership
+        self._damage = Damage(repository)
+        self._must_certify = certify_contents
+        self._certified: BoundedCache[FileId, bool] = BoundedCache(_CERTIFIED_MAX)
+        self.on_progress: Callable[[], None] = _do_nothing
+        self._trees = CommitTrees(repository, ownership)
         self._names = Names(repository, self._trees, uid, gid, now_s)
         self._marks = dict(marks or {})
         self._contents: BoundedCache[FileId, Content] = BoundedCache(_OPEN_CONTENTS_MAX, lambda one: one.close())
@@ -125,6 +138,15 @@ class View:
         with self._database.reading() as reading:
             return file_header(_file_record(reading, parsed.file_id)).symlink_target
 
+    def open(self, node: int) -> None:
+        """Check what has to be checked before a file is read.
+
+        Raises:
+            CorruptionError: it is not what its checksum says.
+        """
+        if self._must_certify:
+            self._check_whole(FileId(node))
+
     def read(self, node: int, offset: int, size: int) -> bytes:
         """Return *size* bytes of a file from *offset*, fewer only at its end.
 
@@ -132,12 +154,31 @@ class View:
             CorruptionError: a block in this range is damaged.
         """
         file_id = FileId(node)
+        try:
+            return self._content(file_id).read(offset, size)
+        except (CorruptionError, OSError) as error:
+            self._damage.note(file_id, error)
+            raise
+
+    def _content(self, file_id: FileId) -> Content:
         content = self._contents.get(file_id)
         if content is None:
+            if self._must_certify:  # opened by another worker, it may be
+                self._check_whole(file_id)
             with self._database.reading() as reading:
                 content = open_content(self._repository, reading, file_id)
             self._contents.put(file_id, content)
-        return content.read(offset, size)
+        return content
+
+    def _check_whole(self, file_id: FileId) -> None:
+        if self._certified.get(file_id) is None:
+            try:
+                with self._database.reading() as reading:
+                    certify(self._repository, reading, file_id, self.on_progress)
+            except (CorruptionError, OSError) as error:
+                self._damage.note(file_id, error)
+                raise
+            self._certified.put(file_id, True)
 
     def xattrs(self, node: int) -> Xattrs:
         """Return the extended attributes of a node as (name, value)."""
@@ -175,8 +216,7 @@ class View:
     def _describe(self, node: int) -> str:
         parsed = parse(node)
         if isinstance(parsed, File):
-            with self._database.reading() as reading:
-                return f"file object {_file_record(reading, parsed.file_id).checksum.hex()}"
+            return self._damage.describe(parsed.file_id)
         if isinstance(parsed, Directory):
             with self._database.reading() as reading:
                 checksum = commit_record(reading, parsed.commit).checksum.hex()
@@ -193,12 +233,16 @@ class View:
             record = _file_record(reading, file_id)
         uid, gid, mode = record.owner_mode
         node = file_node(file_id)
-        return Attributes(node, Ino(node), mode, uid, gid, record.size, record.mtime_ns)
+        return Attributes(node, Ino(node), *self._ownership.shown(mode, uid, gid), record.size, record.mtime_ns)
 
 
 def block_count(attributes: Attributes) -> int:
     """Return st_blocks: units of 512 bytes."""
     return 0 if stat.S_ISLNK(attributes.mode) else -(-attributes.size // 512)
+
+
+def _do_nothing() -> None:
+    pass
 
 
 def _virtual(parsed: object, node: int) -> Virtual:

@@ -2,6 +2,7 @@
 
 objects/ab/cd…     a loose file that no record names is garbage: a commit was killed
 tmp/stage-…        a stage that no process holds is garbage, too
+damaged/abcd…      what a view's server found damaged is looked at again
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Final
 from xxhash import xxh3_64_intdigest, xxh3_128
 
 from store.content import chunks, file_record
+from store.damage import noted_damage
 from store.database import Reading
 from store.errors import CorruptionError, FsviewError
 from store.findings import RESTORE, Finding, Subject, error, garbage
@@ -54,6 +56,31 @@ def check_contents(
                     yield problem
                 advance(1)
         number += stripes * _FILES_A_READING
+
+
+def check_noted(repository: Repository, *, again: bool) -> Iterator[Finding]:
+    """Yield what somebody found damaged: read it, if *again*, and say where a note is out of date."""
+    for checksum, note in noted_damage(repository):
+        with repository.database.reading() as reading:
+            file_id = _id_or_none(reading, checksum)
+            problem = None if file_id is None else _problem(repository, reading, file_id, quick=False)
+        if problem is not None and again:
+            yield problem
+        elif problem is None:
+            found = "this file object is gone" if file_id is None else "now it is as it should be; was it the disk?"
+            yield garbage(f"damage was noted: {_first_line(note)}; {found}", str(note), f"rm {note}")
+
+
+def _id_or_none(reading: Reading, checksum: Checksum) -> FileId | None:
+    number = object_id(reading, ObjectType.FILE, checksum)
+    return None if number is None else FileId(number)
+
+
+def _first_line(path: Path) -> str:
+    try:
+        return path.read_text("utf-8", "backslashreplace").partition("\n")[0]
+    except OSError:
+        return "unreadable"
 
 
 def count_files(repository: Repository) -> int:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -60,6 +61,23 @@ def open_content(repository: Repository, reading: Reading, file_id: FileId) -> C
     if record.storage == Storage.EMPTY:
         return _Inline(b"")
     return _Loose(repository.loose_path(record.checksum), repository.database, file_id, record.size)
+
+
+def certify(repository: Repository, reading: Reading, file_id: FileId, on_progress: Callable[[], None]) -> None:
+    """Read a whole file object and compare its sha256 with its name; *on_progress* is called for each chunk.
+
+    Raises:
+        CorruptionError: it is another, or a block is damaged.
+    """
+    record = file_record(reading, file_id)
+    hasher = sha256(record.header)
+    for data in chunks(repository, reading, file_id):
+        hasher.update(data)
+        on_progress()
+    if hasher.digest() != record.checksum:
+        is_loose = record.storage == Storage.LOOSE
+        where = repository.loose_path(record.checksum) if is_loose else repository.database.path
+        raise CorruptionError("a file object", str(where), f"sha256 {record.checksum.hex()}", hasher.hexdigest())
 
 
 def chunks(repository: Repository, reading: Reading, file_id: FileId) -> Iterator[bytes]:

@@ -4,6 +4,7 @@
     REPO/index/         store/database.py
     REPO/objects/       loose contents: objects/ab/cd…, 2 and 62 hex digits of the file object's checksum
     REPO/tmp/           staging of commits under way (store/staging.py)
+    REPO/damaged/       what was found damaged when it was read (store/damage.py); made when it is needed
     REPO/lock           shared by writers and by whoever reads many objects; exclusive for who deletes them
 
 A directory is a repository from the moment that fsview.toml is renamed into place: the atomic step of `init`.

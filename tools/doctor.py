@@ -27,6 +27,7 @@ from tools.render import count_text, print_json, size_text
 _PACKAGE: Final = "Python package "
 _PACKAGES: Final = ("click", "lmdb", "pathspec", "pyfuse3", "tqdm", "trio", "xxhash")
 _CAP_SYS_ADMIN: Final = 21
+_NAMED_MAX: Final = 20
 _ROOM_BYTES: Final = 1 << 30
 _CONTAINER: Final = "in a container: start it with --device /dev/fuse --cap-add SYS_ADMIN"
 
@@ -164,9 +165,12 @@ def examine_repository(path: Path) -> Iterator[Diagnosis]:
         yield Diagnosis(State.LACKING, str(path), str(error), "name a repository, or make one: fsview init REPO")
         return
     yield _soundness(path, len(errors))
+    for finding in errors[:_NAMED_MAX]:
+        shown = f"; it shows as {', '.join(finding.visible)}" if finding.visible else ""
+        yield Diagnosis(State.LACKING, finding.where, f"{finding.what}{shown}", finding.mend)
     garbage = len(findings) - len(errors)
     if garbage:
-        text = f"{count_text(garbage, 'leftover')} of what was killed"
+        text = f"{count_text(garbage, 'leftover')} of what was killed, or of damage that is mended"
         yield Diagnosis(State.HINT, str(path), text, f"fsview fsck --quick --repo {path}")
     yield from _place(path)
 

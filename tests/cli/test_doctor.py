@@ -10,8 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from store.damage import note_damage
+from store.objects import Checksum
+from store.repository import Repository
 from tests.cli.conftest import Fsview, Releases
 from tools.doctor import Diagnosis, Machine, State, examine_machine, examine_repository
+from tools.fsck import fsck
 
 pytestmark = pytest.mark.unchecked
 
@@ -97,10 +101,34 @@ def test_a_repository(own_releases: Releases) -> None:
     assert all(one.state != State.LACKING for one in examine_repository(repo))
     (repo / "tmp/stage-dead").mkdir()
     assert any("1 leftover" in one.text for one in examine_repository(repo))
-    next((repo / "objects").glob("*/*")).unlink()
-    (broken,) = (one for one in examine_repository(repo) if one.state == State.LACKING)
+    loose = next((repo / "objects").glob("*/*"))
+    loose.unlink()
+    broken, named = (one for one in examine_repository(repo) if one.state == State.LACKING)
     assert broken.text == "1 error in a quick check" and broken.mend == f"fsview fsck --repo {repo}"
+    assert named.subject == str(loose) and "the loose file is gone; it shows as " in named.text
     assert list((repo / "tmp").iterdir()) == [repo / "tmp/stage-dead"]  # nothing of its own is left
+
+
+def test_damage_that_was_noted_is_named_until_it_is_mended(own_releases: Releases) -> None:
+    repo = own_releases.repo
+    loose = next((repo / "objects").glob("*/*"))
+    good = loose.read_bytes()
+    loose.chmod(0o600)
+    loose.write_bytes(bytes([good[0] ^ 1]) + good[1:])
+    assert all(one.state != State.LACKING for one in examine_repository(repo))  # a quick check reads no contents
+    with Repository.open(repo) as repository:
+        note_damage(repository, Checksum(bytes.fromhex(loose.parent.name + loose.name)), "today: it is wrong")
+        note_damage(repository, Checksum(b"x" * 32), "today: what is not here any more")
+    _, named = (one for one in examine_repository(repo) if one.state == State.LACKING)
+    assert named.subject.startswith(str(loose)) and ":/large" in named.text and "put a good copy" in named.mend
+    loose.write_bytes(good)
+    assert all(one.state != State.LACKING for one in examine_repository(repo))
+    assert any("2 leftovers" in one.text for one in examine_repository(repo))
+    notes = [finding for finding in fsck(repo) if finding.where.startswith(str(repo / "damaged"))]
+    assert sorted(finding.what.partition("; ")[2] for finding in notes) == [
+        "now it is as it should be; was it the disk?",
+        "this file object is gone",
+    ]
 
 
 def test_no_repository(tmp_path: Path) -> None:

@@ -55,7 +55,9 @@ def _spoil(repo: Path, table: bytes, key: bytes) -> None:
         database.write(body)
 
 
-def test_a_damaged_block_is_refused_and_the_others_are_read(repo: Path, mount_view: MountView, tmp_path: Path) -> None:
+def test_a_damaged_block_is_refused_and_the_others_are_read(
+    repo: Path, mount_view: MountView, tmp_path: Path, run_fsview: RunFsview
+) -> None:
     (loose,) = (path for path in (repo / "objects").rglob("*") if path.is_file())
     data = bytearray(loose.read_bytes())
     data[2 * BLOCK + 5] ^= 1
@@ -70,7 +72,11 @@ def test_a_damaged_block_is_refused_and_the_others_are_read(repo: Path, mount_vi
     _refused(path.read_bytes)
     assert "cat: " in run("sh", "-c", f"cat {path} 2>&1 >/dev/null; true")
     checksum = loose.parent.name + loose.name
-    assert f"file object {checksum}" in _log(tmp_path) and str(loose) in _log(tmp_path)
+    assert f"file object {checksum}, which shows as r:/large: " in _log(tmp_path) and str(loose) in _log(tmp_path)
+    assert os.listdir(repo / "damaged") == [checksum]
+    assert "bytes 262144 to 393216" in (repo / "damaged" / checksum).read_text()
+    told = run_fsview("doctor", repo, status=1).stdout
+    assert f"missing {loose}, bytes 262144 to 393216: " in told and "shows as r:/large" in told
 
 
 def test_a_loose_file_that_is_gone_or_cut_off_is_refused(repo: Path, mount_view: MountView, tmp_path: Path) -> None:
