@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -191,6 +193,9 @@ def test_a_dead_view(repo: Path, point: Path, run_fsview: RunFsview, run_here: R
     checksum = (point / "refs/r").resolve().name
     pid = int(os.getxattr(point, "user.fsview.pid"))
     os.kill(pid, 9)
+    with suppress(OSError):
+        while os.statvfs(point):  # its workers end after it
+            time.sleep(0.01)
     for path in (point / "refs/r", point / "commits" / checksum):
         with pytest.raises(MountError, match="was killed"):
             locate(str(path))
