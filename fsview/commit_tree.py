@@ -10,9 +10,20 @@ from typing import Final, NamedTuple
 
 from fsview.attributes import DOT_COOKIE, DOT_DOT_COOKIE, STEADY_NAME_S, Attributes, Row
 from fsview.cache import BoundedCache
-from fsview.nodeid import Directory, Ino, NodeId, StaleNodeError, directory_ino, directory_node, file_node, root_ino
+from fsview.nodeid import (
+    Directory,
+    Ino,
+    NodeId,
+    PlacedFile,
+    StaleNodeError,
+    directory_ino,
+    directory_node,
+    file_node,
+    placed_node,
+    root_ino,
+)  # fmt: skip
 from fsview.ownership import Ownership
-from fsview.rank import Rank, child_rank, descend
+from fsview.rank import EntryRank, Rank, child_entry_rank, child_rank, descend, descend_to_entry
 from store.database import Reading
 from store.listing import Entry, Listing
 from store.repository import Repository
@@ -21,6 +32,7 @@ from store.tree import load_listing, root_entry
 
 _LISTED_ENTRIES_MAX: Final = 1 << 16  # about 10 MB
 _PLACES_MAX: Final = 1 << 15  # about 20 MB
+_FILES_MAX: Final = 1 << 14  # about 8 MB
 _SECONDS_MAX: Final = (1 << 63) // 10**9 - 1  # a commit's time has 64 bits of seconds; stat shows it in nanoseconds
 
 
@@ -29,6 +41,7 @@ class Place(NamedTuple):
 
     commit: CommitNumber
     rank: Rank
+    entry_rank: EntryRank
     parent: Rank  # of the root: its own
     path: bytes
     entry: Entry
@@ -38,10 +51,13 @@ class Place(NamedTuple):
 class CommitTrees:
     """The directories of all commits of a repository."""
 
-    def __init__(self, repository: Repository, ownership: Ownership) -> None:
+    def __init__(self, repository: Repository, ownership: Ownership, *, place_inodes: bool = False) -> None:
+        """*place_inodes*: files have numbers by their places, or equal ones would be one to a writable overlay."""
         self._database, self._secret, self._ownership = repository.database, repository.secret, ownership
         self._zero_mtime = repository.settings.mtime == "zero"
         self._listings: BoundedCache[TreeId, Listing] = BoundedCache(_LISTED_ENTRIES_MAX)
+        self._place_inodes = place_inodes
+        self._files: BoundedCache[PlacedFile, Entry] = BoundedCache(_FILES_MAX)
         self._places: BoundedCache[tuple[CommitNumber, Rank], Place] = BoundedCache(_PLACES_MAX)
 
     def place(self, directory: Directory) -> Place:
@@ -63,6 +79,25 @@ class CommitTrees:
                 place = self._below(place, entry)
         return place
 
+    def file(self, placed: PlacedFile) -> Entry:
+        """Return the entry of a file that has a place.
+
+        Raises:
+            StaleNodeError: there is no such commit, or no file at this rank.
+            CorruptionError: something on the way to it is damaged.
+        """
+        found = self._files.get(placed)
+        if found is not None:
+            return found
+        root = self._root(placed.commit).entry
+        if placed.rank > self._listing(TreeId(root.id)).entries:
+            raise StaleNodeError(placed_node(*placed))
+        entry = descend_to_entry(self._listing, root, placed.rank)[-1][1]
+        if entry.is_directory:
+            raise StaleNodeError(placed_node(*placed))
+        self._files.put(placed, entry)
+        return entry
+
     def root(self, commit: CommitNumber) -> Attributes:
         """Return the attributes of a commit's root."""
         return self._root(commit).attributes
@@ -82,8 +117,10 @@ class CommitTrees:
     def _attributes(self, place: Place, entry: Entry) -> Attributes:
         if entry.is_directory:
             return self._below(place, entry).attributes
-        node = file_node(entry.id)
-        return self._shown(node, Ino(node), entry)
+        node = ino = file_node(entry.id)
+        if self._place_inodes:
+            node = placed_node(place.commit, child_entry_rank(place.entry_rank, entry))
+        return self._shown(node, Ino(ino), entry)
 
     def _root(self, commit: CommitNumber) -> Place:
         found = self._places.get((commit, Rank(0)))
@@ -94,7 +131,7 @@ class CommitTrees:
         mtime_ns = 0 if self._zero_mtime else min(entry.mtime_ns, _SECONDS_MAX * 10**9)
         node = directory_node(commit, Rank(0))
         attributes = self._shown(node, root_ino(commit), entry)._replace(mtime_ns=mtime_ns, name_s=STEADY_NAME_S)
-        place = Place(commit, Rank(0), Rank(0), b"", entry, attributes)
+        place = Place(commit, Rank(0), EntryRank(0), Rank(0), b"", entry, attributes)
         self._places.put((commit, Rank(0)), place)
         return place
 
@@ -107,7 +144,8 @@ class CommitTrees:
         path = place.path + b"/" + entry.name
         ino = directory_ino(self._secret, path, TreeId(entry.id), MetaId(entry.meta_id))
         attributes = self._shown(directory_node(place.commit, rank), ino, entry)
-        child = Place(place.commit, rank, place.rank, path, entry, attributes)
+        entry_rank = child_entry_rank(place.entry_rank, entry)
+        child = Place(place.commit, rank, entry_rank, place.rank, path, entry, attributes)
         self._places.put((place.commit, rank), child)
         return child
 

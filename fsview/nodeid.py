@@ -4,7 +4,7 @@ So there is no table of inodes: a number can be answered by any process at any t
 
     00 | 62: id                                          below FIRST_ID a fixed node; else a file, by its id
     01 | 30: commit number | 32: rank                    a directory of a commit
-    10 | 30: commit number | 32: rank of all entries     kept for files that have a place (a later -o place-inodes)
+    10 | 0 | 29: commit number | 32: entry rank          a file of a commit, by its place: with -o place-inodes alone
     11 | 00 | 60: ref id                                 a directory of refs
     11 | 01 | 22: 0 | 8: depth | 30: commit number       a symlink to a commit, from a directory so far below the root
 
@@ -22,7 +22,7 @@ from errno import ESTALE
 from hashlib import blake2b
 from typing import Final, NamedTuple, NewType, TypeAlias
 
-from fsview.rank import Rank
+from fsview.rank import EntryRank, Rank
 from store.errors import NotFoundError
 from store.schema import FIRST_ID, MAX_COMMIT_NUMBER, MAX_FILE_ID, CommitNumber, FileId, MetaId, RefId, TreeId
 
@@ -73,6 +73,13 @@ class Directory(NamedTuple):
     rank: Rank
 
 
+class PlacedFile(NamedTuple):
+    """A file or a symlink of a commit, at its place: equal files have numbers of their own."""
+
+    commit: CommitNumber
+    rank: EntryRank
+
+
 class RefDirectory(NamedTuple):
     """A directory below MNT/refs."""
 
@@ -86,7 +93,7 @@ class Link(NamedTuple):
     commit: CommitNumber
 
 
-Node: TypeAlias = Fixed | File | Directory | RefDirectory | Link
+Node: TypeAlias = Fixed | File | Directory | PlacedFile | RefDirectory | Link
 
 
 def parse(node: int) -> Node:
@@ -100,6 +107,8 @@ def parse(node: int) -> Node:
         return File(FileId(payload))
     if tag == _DIRECTORY:
         return Directory(CommitNumber(payload >> _RANK_BITS), Rank(payload & (1 << _RANK_BITS) - 1))
+    if tag == _PLACED and payload >> _RANK_BITS <= MAX_COMMIT_NUMBER:
+        return PlacedFile(CommitNumber(payload >> _RANK_BITS), EntryRank(payload & (1 << _RANK_BITS) - 1))
     if tag == _VIRTUAL and payload >> _REF_BITS == 0:
         return RefDirectory(RefId(payload))
     if tag == _VIRTUAL and payload >> _COMMIT_BITS + _DEPTH_BITS == 1 << _REF_BITS - _COMMIT_BITS - _DEPTH_BITS:
@@ -116,7 +125,7 @@ def is_in_commit(node: int) -> bool:
 
 
 def file_node(file_id: int) -> NodeId:
-    """Return the node number of a file object, which is its st_ino too."""
+    """Return the st_ino of a file object, which is its node number too where it has no place."""
     assert FIRST_ID <= file_id <= MAX_FILE_ID
     return NodeId(file_id)
 
@@ -125,6 +134,12 @@ def directory_node(commit: CommitNumber, rank: Rank) -> NodeId:
     """Return the node number of a directory of a commit."""
     assert 0 <= commit <= MAX_COMMIT_NUMBER and 0 <= rank < 1 << _RANK_BITS
     return NodeId(_DIRECTORY << _PAYLOAD_BITS | commit << _RANK_BITS | rank)
+
+
+def placed_node(commit: CommitNumber, rank: EntryRank) -> NodeId:
+    """Return the node number of a file at its place in a commit; its st_ino is the file id all the same."""
+    assert 0 <= commit <= MAX_COMMIT_NUMBER and 0 <= rank < 1 << _RANK_BITS
+    return NodeId(_PLACED << _PAYLOAD_BITS | commit << _RANK_BITS | rank)
 
 
 def ref_directory_node(ref_id: RefId) -> NodeId:

@@ -28,6 +28,7 @@ from store.repository import Repository
 _log = logging.getLogger(__name__)
 
 WORKERS_MAX: Final = 8
+PLACE_INODES: Final = "place-inodes"
 
 
 def default_workers() -> int:
@@ -37,10 +38,15 @@ def default_workers() -> int:
 
 @dataclass(frozen=True, slots=True)
 class MountOptions:
-    """What `-o` may say. overwrite_ino: write st_ino where pyfuse3 has no way to (fsview/operations.py)."""
+    """What `-o` may say.
+
+    place_inodes: equal files have node numbers of their own, as a writable overlay over the view needs.
+    overwrite_ino: write st_ino where pyfuse3 has no way to (fsview/operations.py).
+    """
 
     allow_other: bool = False
     default_permissions: bool = False
+    place_inodes: bool = False
     workers: int = field(default_factory=default_workers)
     overwrite_ino: bool = True
 
@@ -48,6 +54,10 @@ class MountOptions:
         """Return the options as the kernel takes them; who lets others in must have modes and owners checked."""
         checked = ["default_permissions"] if self.allow_other or self.default_permissions else []
         return checked + (["allow_other"] if self.allow_other else [])
+
+    def texts(self) -> list[str]:
+        """Return the options as people write them."""
+        return self.names() + ([PLACE_INODES] if self.place_inodes else [])
 
 
 def serve(
@@ -78,8 +88,8 @@ def serve(
             detach(str(point), lazy=True)
             raise
         counters = Counters(options.workers)
-        service = Service(repository_path, point, ",".join(options.names()), os.getpid(), int(time.time()))
-        job = Job(descriptor, operations, partial(_open_view, service, counters))
+        service = Service(repository_path, point, ",".join(options.texts()), os.getpid(), int(time.time()))
+        job = Job(descriptor, operations, partial(_open_view, service, counters, options))
         gc.freeze()  # what is here now stays, and the workers share its pages
         _log.info("%s is mounted at %s", repository_path, point)
         on_mounted()
@@ -97,11 +107,18 @@ def _ino_offset(options: MountOptions) -> int | None:
     return offset
 
 
-def _open_view(service: Service, counters: Counters) -> View:
+def _open_view(service: Service, counters: Counters, options: MountOptions) -> View:
     repository = Repository.open(service.repository)
     marks = {
         PID_MARK: lambda: str(service.pid).encode(),
         REPOSITORY_MARK: lambda: os.fsencode(service.repository),
         STATUS_MARK: lambda: status_json(service, counters),
     }
-    return View(repository, uid=os.getuid(), gid=os.getgid(), now_s=lambda: int(time.time()), marks=marks)
+    return View(
+        repository,
+        uid=os.getuid(),
+        gid=os.getgid(),
+        now_s=lambda: int(time.time()),
+        marks=marks,
+        place_inodes=options.place_inodes,
+    )

@@ -26,11 +26,14 @@ from fsview.nodeid import (
     Fixed,
     Ino,
     Link,
+    NodeId,
+    PlacedFile,
     RefDirectory,
     StaleNodeError,
     file_node,
     parse,
 )  # fmt: skip
+from fsview.overlay_xattrs import escaped
 from fsview.ownership import AS_COMMITTED, Ownership
 from fsview.rank import Rank
 from store.content import Content, certify, file_header, open_content
@@ -66,18 +69,20 @@ class View:
         marks: Mapping[bytes, Callable[[], bytes]] | None = None,
         ownership: Ownership = AS_COMMITTED,
         certify_contents: bool = False,
+        place_inodes: bool = False,
     ) -> None:
         """*uid* and *gid* own what is above the commits; *marks* make the unlisted xattrs of the mount point.
 
         *ownership* is whose the files in commits are; with *certify_contents* the sha256 of each is checked when it is
-        first opened, which may take long: then *on_progress* hears that it goes on.
+        first opened, which may take long: then *on_progress* hears that it goes on. *place_inodes*: equal
+        files have node numbers of their own.
         """
         self._repository, self._database, self._ownership = repository, repository.database, ownership
         self._damage = Damage(repository)
         self._must_certify = certify_contents
         self._certified: BoundedCache[FileId, bool] = BoundedCache(_CERTIFIED_MAX)
         self.on_progress: Callable[[], None] = _do_nothing
-        self._trees = CommitTrees(repository, ownership)
+        self._trees = CommitTrees(repository, ownership, place_inodes=place_inodes)
         self._names = Names(repository, self._trees, uid, gid, now_s)
         self._marks = dict(marks or {})
         self._contents: BoundedCache[FileId, Content] = BoundedCache(_OPEN_CONTENTS_MAX, lambda one: one.close())
@@ -93,9 +98,9 @@ class View:
             StaleNodeError: there is no such node any more.
             CorruptionError: what tells of it is damaged.
         """
-        parsed = parse(node)
+        parsed = self._parse(node)
         if isinstance(parsed, File):
-            return self._file_attributes(parsed.file_id)
+            return self._file_attributes(parsed.file_id)._replace(node=NodeId(node))
         if isinstance(parsed, Directory):
             return self._trees.place(parsed).attributes
         return self._names.attributes(parsed)
@@ -130,7 +135,7 @@ class View:
 
     def readlink(self, node: int) -> bytes:
         """Return the target of a symlink."""
-        parsed = parse(node)
+        parsed = self._parse(node)
         if isinstance(parsed, Link):
             return self._names.target(parsed)
         if not isinstance(parsed, File):
@@ -153,7 +158,8 @@ class View:
         Raises:
             CorruptionError: a block in this range is damaged.
         """
-        file_id = FileId(node)
+        parsed = self._parse(node)
+        file_id = parsed.file_id if isinstance(parsed, File) else FileId(node)
         try:
             return self._content(file_id).read(offset, size)
         except (CorruptionError, OSError) as error:
@@ -181,8 +187,11 @@ class View:
             self._certified.put(file_id, True)
 
     def xattrs(self, node: int) -> Xattrs:
-        """Return the extended attributes of a node as (name, value)."""
-        parsed = parse(node)
+        """Return the extended attributes of a node as (name, value), those that overlayfs reads escaped."""
+        return escaped(self._committed_xattrs(node))
+
+    def _committed_xattrs(self, node: int) -> Xattrs:
+        parsed = self._parse(node)
         if isinstance(parsed, File):
             with self._database.reading() as reading:
                 record = _file_record(reading, parsed.file_id)
@@ -214,7 +223,7 @@ class View:
             return f"node {node:#x}"
 
     def _describe(self, node: int) -> str:
-        parsed = parse(node)
+        parsed = self._parse(node)
         if isinstance(parsed, File):
             return self._damage.describe(parsed.file_id)
         if isinstance(parsed, Directory):
@@ -222,6 +231,11 @@ class View:
                 checksum = commit_record(reading, parsed.commit).checksum.hex()
             return f"commits/{checksum}{os.fsdecode(self._trees.place(parsed).path)}"
         return f"{type(parsed).__name__} {tuple(parsed)}"
+
+    def _parse(self, node: int) -> File | Directory | Virtual | Link:
+        """Return what a node number stands for; of a file that has a place, what it is everywhere else."""
+        parsed = parse(node)
+        return File(FileId(self._trees.file(parsed).id)) if isinstance(parsed, PlacedFile) else parsed
 
     def _parent_attributes(self, place: Place) -> Attributes:
         if place.rank == Rank(0):

@@ -93,7 +93,7 @@ def node_fields(reading: Reading, number: int) -> Fields:
         NotFoundError: nothing.
     """
     from fsview import nodeid
-    from fsview.rank import descend
+    from fsview.rank import descend, descend_to_entry
 
     node = nodeid.parse(number)
     found: Fields = {"node": f"{number:#018x}", "kind": type(node).__name__}
@@ -109,9 +109,16 @@ def node_fields(reading: Reading, number: int) -> Fields:
     found |= {"commit_number": node.commit, "commit": commit.checksum.hex()}
     if isinstance(node, nodeid.Link):
         return found | {"depth": node.depth}
+    load = partial(load_listing, reading)
+    if isinstance(node, nodeid.PlacedFile):
+        if node.rank > load(commit.tree_id).entries:
+            raise NotFoundError(f"commit {commit.checksum.hex()} has no entry {node.rank}")
+        entries = descend_to_entry(load, root_entry(reading, commit), node.rank)
+        path = b"".join(b"/" + entry.name for _, entry in entries[1:])
+        return found | {"rank": node.rank, "path": text_of(path)} | dataclass_fields(entries[-1][1])
     if node.rank >= commit.directories:
         raise NotFoundError(f"commit {commit.checksum.hex()} has {commit.directories} directories, none of {node.rank}")
-    way = descend(partial(load_listing, reading), root_entry(reading, commit), node.rank)
+    way = descend(load, root_entry(reading, commit), node.rank)
     path = b"".join(b"/" + entry.name for _, entry in way[1:]) or b"/"
     return found | {"rank": node.rank, "path": text_of(path)} | dataclass_fields(way[-1][1])
 

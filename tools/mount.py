@@ -30,6 +30,7 @@ In it are:
 -o takes, with commas between them:
   allow_other            users other than you see it, too, as far as modes and owners let them
   default_permissions    modes and owners bind you, too
+  place-inodes           equal files are files of their own: needed below an overlay that is written to
   ro                     it always is
 
 The server logs to $XDG_STATE_HOME/fsview/, ~/.local/state/fsview/ if that is not set: one file for each mount point,
@@ -92,14 +93,16 @@ def parse_options(texts: tuple[str, ...], workers: int | None = None) -> MountOp
     from fsview.server import MountOptions, default_workers
 
     names = {name for text in texts for name in text.split(",") if name}
-    unknown = names - {"allow_other", "default_permissions", "ro"}
+    unknown = names - {"allow_other", "default_permissions", "place-inodes", "ro"}
     if unknown:
         raise InvalidNameError(
-            f"there is no mount option {min(unknown)!r}; there are allow_other, default_permissions and ro"
+            f"there is no mount option {min(unknown)!r}; there are allow_other, default_permissions, place-inodes "
+            f"and ro"
         )
     return MountOptions(
         allow_other="allow_other" in names,
         default_permissions="default_permissions" in names,
+        place_inodes="place-inodes" in names,
         workers=workers or default_workers(),
     )
 

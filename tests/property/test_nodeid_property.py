@@ -110,6 +110,7 @@ commits = st.integers(0, MAX_COMMIT_NUMBER).map(CommitNumber)
 nodes = st.one_of(
     st.integers(FIRST_ID, MAX_FILE_ID).map(lambda number: nodeid.File(FileId(number))),
     st.builds(nodeid.Directory, commits, st.integers(0, (1 << 32) - 1).map(Rank)),
+    st.builds(nodeid.PlacedFile, commits, st.integers(0, (1 << 32) - 1).map(EntryRank)),
     st.integers(0, (1 << 60) - 1).map(lambda number: nodeid.RefDirectory(RefId(number))),
     st.builds(nodeid.Link, st.integers(0, 255), commits),
     st.sampled_from([nodeid.ROOT, nodeid.COMMITS, nodeid.REFS]).map(nodeid.Fixed),
@@ -122,6 +123,8 @@ def _number(node: nodeid.Node) -> int:
             return nodeid.file_node(file_id)
         case nodeid.Directory(commit, rank):
             return nodeid.directory_node(commit, rank)
+        case nodeid.PlacedFile(commit, entry_rank):
+            return nodeid.placed_node(commit, entry_rank)
         case nodeid.RefDirectory(ref_id):
             return nodeid.ref_directory_node(ref_id)
         case nodeid.Link(depth, commit):
@@ -166,8 +169,12 @@ def test_st_ino_of_roots_directories_and_files_never_meet(commit: CommitNumber, 
 
 
 @pytest.mark.parametrize(
-    "number", [0, 2, 15, 18, FIRST_ID - 1, 2 << 62, 3 << 62 | 2 << 60, 3 << 62 | 1 << 60 | 1 << 38]
-)
+    "number",
+    [
+        0, 2, 15, 18, FIRST_ID - 1, 2 << 62 | MAX_COMMIT_NUMBER + 1 << 32, 3 << 62 | 2 << 60,
+        3 << 62 | 1 << 60 | 1 << 38,
+    ],
+)  # fmt: skip
 def test_numbers_that_stand_for_nothing(number: int) -> None:
     with pytest.raises(nodeid.StaleNodeError, match="stands for nothing"):
         parse(number)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fsview import nodeid
-from fsview.rank import Rank
+from fsview.rank import EntryRank, Rank
 from store.schema import CommitNumber, MetaId, RefId, TreeId
 
 
@@ -17,6 +17,7 @@ from store.schema import CommitNumber, MetaId, RefId, TreeId
         (nodeid.REFS, 17),
         (nodeid.file_node(1024), 0x0000_0000_0000_0400),
         (nodeid.directory_node(CommitNumber(1024), Rank(7)), 0x4000_0400_0000_0007),
+        (nodeid.placed_node(CommitNumber(1024), EntryRank(7)), 0x8000_0400_0000_0007),
         (nodeid.ref_directory_node(RefId(1025)), 0xC000_0000_0000_0401),
         (nodeid.link_node(0, CommitNumber(1024)), 0xD000_0000_0000_0400),
         (nodeid.link_node(2, CommitNumber(1024)), 0xD000_0000_8000_0400),

@@ -13,7 +13,7 @@ import pytest
 from fsview import nodeid
 from fsview.attributes import FOREVER_S, MOVING_NAME_S, Attributes, Row
 from fsview.nodeid import Directory, StaleNodeError
-from fsview.rank import Rank
+from fsview.rank import EntryRank, Rank
 from fsview.view import View
 from store.errors import CorruptionError, NotFoundError
 from store.refs import set_ref
@@ -325,3 +325,28 @@ def test_many_open_files_are_closed_again(sample: Sample) -> None:
         view.read(row.attributes.node, 0, 10)
     view.close()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_with_place_inodes_files_have_nodes_of_their_own_and_the_same_st_ino(sample: Sample) -> None:
+    placed = View(sample.repository, uid=10, gid=20, now_s=lambda: NOW_S, place_inodes=True)
+    nodes = set()
+    for path in ("twins/a/x/f", "twins/b/x/f", "bin/tool", "bin/sh", "large", "noted/f"):
+        whole = f"commits/{sample.checksums[0]}/{path}".encode()
+        plain, found = sample.node(whole), walk(placed, whole)
+        assert found == plain._replace(node=found.node) != plain
+        fresh = View(sample.repository, uid=10, gid=20, now_s=lambda: NOW_S, place_inodes=True)
+        assert fresh.attributes(found.node) == found
+        assert fresh.xattrs(found.node) == sample.view.xattrs(plain.node)
+        assert fresh.describe(found.node) == sample.view.describe(plain.node)
+        if stat.S_ISLNK(found.mode):
+            assert fresh.readlink(found.node) == sample.view.readlink(plain.node)
+        else:
+            assert fresh.read(found.node, 0, 1 << 20) == sample.view.read(plain.node, 0, 1 << 20)
+        fresh.close()
+        nodes.add(found.node)
+    placed.close()
+    assert len(nodes) == 6
+    beyond = nodeid.placed_node(FIRST, EntryRank(10_000)), nodeid.placed_node(FIRST, EntryRank(0))
+    for number in (*beyond, nodeid.placed_node(CommitNumber(FIRST + 99), EntryRank(1))):
+        with pytest.raises(StaleNodeError):
+            placed.attributes(number)
