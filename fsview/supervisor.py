@@ -24,7 +24,7 @@ _WAITED_FOR: Final = (*END_SIGNALS, signal.SIGCHLD)
 _DAMAGE_SIGNALS: Final = (signal.SIGBUS, signal.SIGSEGV)
 _TICK_S: Final = 1.0
 _HANGS_AFTER_S: Final = 10.0  # a request takes microseconds; listing the largest directories, a second
-_LIVED_S: Final = 5.0  # who lived so long didn't fail to start
+_LIVED_S: Final = 1.0  # who dies sooner is followed later
 _DELAY_MAX_S: Final = 5.0
 _FIRST_DELAY_S: Final = 0.1
 _FAILURES_MAX: Final = 10
@@ -48,7 +48,8 @@ class _Post:
     row: Row
     pid: int = 0
     started_s: float = 0.0
-    failures: int = 0
+    quick_deaths: int = 0  # in a row
+    failures: int = 0  # in a row, of workers that never got ready
     due_s: float = 0.0
     stopped_s: float | None = None
     condemned: bool = False
@@ -120,9 +121,10 @@ class Supervisor:
 
     def _bury(self, post: _Post, status: int) -> None:
         now_s = time.monotonic()
-        post.failures = 0 if now_s - post.started_s >= _LIVED_S else post.failures + 1
+        post.failures = 0 if post.row.is_ready else post.failures + 1
+        post.quick_deaths = 0 if now_s - post.started_s >= _LIVED_S else post.quick_deaths + 1
         # One that ran well is followed at once; else each time twice as long is waited.
-        delay_s = 0.0 if post.failures <= 1 else min(_DELAY_MAX_S, _FIRST_DELAY_S * 2 ** (post.failures - 2))
+        delay_s = 0.0 if post.quick_deaths <= 1 else min(_DELAY_MAX_S, _FIRST_DELAY_S * 2 ** (post.quick_deaths - 2))
         post.due_s = now_s + delay_s
         if not self.is_unmounted():
             _log.warning("worker %d %s; a new one starts in %.1f s", post.pid, _how(status), delay_s)

@@ -70,7 +70,7 @@ def _work(job: Job, row: Row) -> None:
     row.begin()
     clone(job.descriptor)
     job.operations.begin_work(job.open_view(), row)
-    row.end(0)
+    row.ready()
     trio.run(answer_requests)
 
 

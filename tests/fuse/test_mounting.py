@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +15,7 @@ import pytest
 from fsview.mountinfo import mount_at
 from fsview.mountpoint import server_pid, source_name
 from tests.conftest import MountView, TreeFactory
+from tests.fuse.waits import is_running, kill, wait_for
 from tests.leaks import unmount_lazily
 from tests.running import RunFsview, clean_environment
 
@@ -31,36 +30,12 @@ def foreground(repo: Path, point: Path, tmp_path: Path) -> Iterator[subprocess.P
     """Start `fsview mount -f` of the repository; it is mounted."""
     command: list[str | Path] = [sys.executable, "-P", "-m", "tools", "mount", "-f", repo, point]
     process = subprocess.Popen(command, env=clean_environment(tmp_path), stderr=subprocess.PIPE, text=True)
-    _wait_for(lambda: server_pid(point) is not None)
+    wait_for(lambda: server_pid(point) is not None)
     try:
         yield process
     finally:
         unmount_lazily(point)
         process.communicate(timeout=20)
-
-
-def _wait_for(is_true: Callable[[], bool], timeout_s: float = 20) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not is_true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        return bool(os.readlink(f"/proc/{pid}/exe"))
-    except OSError:  # it is gone, or nobody has asked yet how it ended
-        return False
-
-
-def _kill(pid: int, number: int) -> None:
-    """Send a signal and wait for the end; the process need not be a child."""
-    descriptor = os.pidfd_open(pid)
-    try:
-        os.kill(pid, number)
-        assert select.select([descriptor], [], [], 20)[0]
-    finally:
-        os.close(descriptor)
 
 
 def test_mount_comes_back_when_the_view_answers_and_umount_when_it_is_gone(
@@ -76,7 +51,7 @@ def test_mount_comes_back_when_the_view_answers_and_umount_when_it_is_gone(
     assert {os.readlink(f"/proc/{pid}/fd/{number}").split("/")[-1] for number in (1, 2)} != {"null"}
     assert os.getxattr(point, "user.fsview.repository") == os.fsencode(repo)
     run_fsview("umount", point)
-    assert mount_at(point) is None and not _is_running(pid)
+    assert mount_at(point) is None and not is_running(pid)
     assert os.listdir(point) == []
 
 
@@ -109,7 +84,7 @@ def test_a_signal_to_the_background(repo: Path, point: Path, run_fsview: RunFsvi
     run_fsview("mount", repo, point)
     pid = server_pid(point)
     assert pid is not None
-    _kill(pid, signal.SIGTERM)
+    kill(pid, signal.SIGTERM)
     assert mount_at(point) is None
 
 
@@ -120,7 +95,7 @@ def test_a_killed_server_leaves_its_mount_and_the_next_mount_mends_it(
     for _ in range(2):
         pid = server_pid(point)
         assert pid is not None
-        _kill(pid, signal.SIGKILL)
+        kill(pid, signal.SIGKILL)
         with pytest.raises(OSError, match="not connected"):
             os.listdir(point)  # never an empty directory
         run_fsview("mount", repo, point)
@@ -133,7 +108,7 @@ def test_a_dead_mount_can_be_unmounted(repo: Path, point: Path, run_fsview: RunF
     run_fsview("mount", repo, point)
     pid = server_pid(point)
     assert pid is not None
-    _kill(pid, signal.SIGKILL)
+    kill(pid, signal.SIGKILL)
     run_fsview("umount", point)
     assert os.listdir(point) == []
 
