@@ -15,7 +15,7 @@ import pytest
 from fsview.mountinfo import mount_at
 from fsview.mountpoint import server_pid, source_name
 from tests.conftest import MountView, TreeFactory
-from tests.fuse.waits import is_running, kill, wait_for
+from tests.fuse.waits import is_running, kill, kill_server, wait_for
 from tests.leaks import unmount_lazily
 from tests.running import RunFsview, clean_environment
 
@@ -93,9 +93,7 @@ def test_a_killed_server_leaves_its_mount_and_the_next_mount_mends_it(
 ) -> None:
     run_fsview("mount", repo, point)
     for _ in range(2):
-        pid = server_pid(point)
-        assert pid is not None
-        kill(pid, signal.SIGKILL)
+        kill_server(point)
         with pytest.raises(OSError, match="not connected"):
             os.listdir(point)  # never an empty directory
         run_fsview("mount", repo, point)
@@ -106,9 +104,7 @@ def test_a_killed_server_leaves_its_mount_and_the_next_mount_mends_it(
 
 def test_a_dead_mount_can_be_unmounted(repo: Path, point: Path, run_fsview: RunFsview) -> None:
     run_fsview("mount", repo, point)
-    pid = server_pid(point)
-    assert pid is not None
-    kill(pid, signal.SIGKILL)
+    kill_server(point)
     run_fsview("umount", point)
     assert os.listdir(point) == []
 

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import time
 from collections.abc import Callable
+from errno import ENOTCONN
+from pathlib import Path
+
+from fsview.mountpoint import server_pid
 
 
 def wait_for(is_true: Callable[[], bool], timeout_s: float = 20) -> None:
@@ -32,3 +37,19 @@ def kill(pid: int, number: int) -> None:
         assert select.select([descriptor], [], [], 20)[0]
     finally:
         os.close(descriptor)
+
+
+def kill_server(point: Path) -> None:
+    """Kill the supervisor of the view at *point*; return when its workers, whom the kernel kills then, are gone, too."""
+    pid = server_pid(point)
+    assert pid is not None
+    kill(pid, signal.SIGKILL)
+    wait_for(lambda: _is_dead(point))
+
+
+def _is_dead(point: Path) -> bool:
+    try:
+        os.statvfs(point)
+    except OSError as error:
+        return error.errno == ENOTCONN
+    return False
