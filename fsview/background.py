@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from fsview.mountpoint import server_pid
-from fsview.server import MountOptions, serve
+from fsview.options import MountOptions
+from fsview.server import serve
 from store import errors
 from store.errors import FsviewError, MountError
 
@@ -139,8 +140,8 @@ def _check_answers(point: Path, pid: int, log_path: Path) -> None:
         MountError: it doesn't answer, or is not ours.
     """
     try:
-        names = os.listdir(point)
+        os.listdir(point)
     except OSError as error:
         raise MountError(f"the view at {point} does not answer ({error.strerror}); see {log_path}") from error
-    if server_pid(point) != pid or "commits" not in names:
+    if server_pid(point) != pid:
         raise MountError(f"something else is mounted at {point}, over the view; see 'findmnt {point}'")

@@ -98,6 +98,15 @@ class CommitTrees:
         self._files.put(placed, entry)
         return entry
 
+    def directory_at(self, commit: CommitNumber, path: bytes) -> Directory:
+        """Return the directory at a path that is there, as b"/usr/share"."""
+        place = self._root(commit)
+        for name in path.split(b"/")[1:]:
+            entry = self._listing(TreeId(place.entry.id)).find(name)
+            assert entry is not None and entry.is_directory
+            place = self._below(place, entry)
+        return Directory(commit, place.rank)
+
     def root(self, commit: CommitNumber) -> Attributes:
         """Return the attributes of a commit's root."""
         return self._root(commit).attributes

@@ -22,7 +22,7 @@ KIND: Final = f"fuse.{SUBTYPE}"
 DEVICE: Final = "/dev/fuse"
 HELPER: Final = "fusermount3"
 
-_MS_RDONLY, _MS_NOSUID, _MS_NODEV = 1, 2, 4
+_FLAGS: Final = {"ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8}  # MS_…
 _MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
 
 
@@ -30,13 +30,16 @@ class InUseError(MountError):
     """What is to be unmounted is in use."""
 
 
-def mount(point: str, source: str, options: Iterable[str]) -> int:
+def mount(point: str, source: str, flags: Iterable[str], options: Iterable[str]) -> int:
     """Mount a FUSE file system at *point*, an absolute path; return the descriptor on which its requests arrive.
+
+    *flags* are any of "ro", "nosuid", "nodev" and "noexec"; *options* are FUSE's own.
 
     Raises:
         MountError: the kernel or the helper refused.
     """
-    return _mount_as_root(point, source, options) if os.geteuid() == 0 else _mount_by_helper(point, source, options)
+    mount_here = _mount_as_root if os.geteuid() == 0 else _mount_by_helper
+    return mount_here(point, source, flags, options)
 
 
 def detach(point: str, *, lazy: bool) -> None:
@@ -58,11 +61,11 @@ def detach(point: str, *, lazy: bool) -> None:
         raise MountError(f"{point} can't be unmounted: {text}")
 
 
-def _mount_as_root(point: str, source: str, options: Iterable[str]) -> int:
+def _mount_as_root(point: str, source: str, flags: Iterable[str], options: Iterable[str]) -> int:
     descriptor = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
     data = [f"fd={descriptor}", f"rootmode={stat.S_IFDIR:o}", f"user_id={os.getuid()}", f"group_id={os.getgid()}"]
-    flags = _MS_RDONLY | _MS_NOSUID | _MS_NODEV
-    arguments = (source.encode(), os.fsencode(point), KIND.encode(), flags, ",".join([*data, *options]).encode())
+    bits = sum(_FLAGS[name] for name in flags)
+    arguments = (source.encode(), os.fsencode(point), KIND.encode(), bits, ",".join([*data, *options]).encode())
     number = _call("mount", *arguments)
     if number:
         os.close(descriptor)
@@ -71,11 +74,11 @@ def _mount_as_root(point: str, source: str, options: Iterable[str]) -> int:
     return descriptor
 
 
-def _mount_by_helper(point: str, source: str, options: Iterable[str]) -> int:
+def _mount_by_helper(point: str, source: str, flags: Iterable[str], options: Iterable[str]) -> int:
     """Have fusermount3 mount: it sends the descriptor through a socket that it inherits."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        texts = ("ro", "nosuid", "nodev", f"fsname={source}", f"subtype={SUBTYPE}", *options)
+        texts = (*flags, f"fsname={source}", f"subtype={SUBTYPE}", *options)
         done = _run_helper(["-o", ",".join(texts), "--", point], theirs.fileno())
         if done.returncode != 0:
             raise MountError(f"{point} can't be mounted: {done.stderr.strip() or HELPER + ' failed'}")

@@ -14,7 +14,7 @@ import re
 import select
 import shutil
 from collections.abc import Iterator
-from errno import ENOTCONN
+from errno import ECONNABORTED, ENOTCONN
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -68,8 +68,8 @@ def check_mount_point(point: Path, repository: Path) -> None:
         raise MountError(f"the mount point {point} is not yours: only root mounts where it can't write; name another")
 
 
-def check_machine(*, allow_other: bool) -> None:
-    """Refuse a machine on which nothing can be mounted by this user.
+def check_machine(*, allow_other: bool, suid_or_dev: bool = False) -> None:
+    """Refuse a machine on which nothing can be mounted by this user, or not in this way.
 
     Raises:
         MountError: FUSE is missing or not permitted, or a part of it.
@@ -88,6 +88,8 @@ def check_machine(*, allow_other: bool) -> None:
         ) from None
     if os.geteuid() == 0:
         return
+    if suid_or_dev:
+        raise MountError("the mount options suid and dev are for root only; leave them out")
     if shutil.which(HELPER) is None:
         raise MountError(f"{HELPER} is missing, without which only root can mount; install it: apt install fuse3")
     if allow_other and not _user_allow_other():
@@ -130,7 +132,7 @@ def _is_dead(point: Path) -> bool:
     try:
         os.statvfs(point)  # what stat tells the kernel may still know
     except OSError as error:
-        return error.errno == ENOTCONN
+        return error.errno in (ENOTCONN, ECONNABORTED)  # the latter: just now
     return False
 
 

@@ -7,18 +7,26 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Final
 
 import pyfuse3
 
 from fsview.connection import connect, is_unmounted
 from fsview.counters import Counters
 from fsview.mounting import detach, mount
-from fsview.mountpoint import PID_MARK, REPOSITORY_MARK, STATUS_MARK, check_machine, check_mount_point, source_name
+from fsview.mountpoint import (
+    PID_MARK,
+    REPOSITORY_MARK,
+    ROOT_MARK,
+    STATUS_MARK,
+    check_machine,
+    check_mount_point,
+    source_name,
+)  # fmt: skip
 from fsview.operations import Operations, find_ino_offset
+from fsview.options import MountOptions
+from fsview.pinned import Pinned, pin
 from fsview.status import Service, status_json
 from fsview.supervisor import Supervisor, signals_held
 from fsview.view import View
@@ -26,38 +34,6 @@ from fsview.worker import Job, start_worker
 from store.repository import Repository
 
 _log = logging.getLogger(__name__)
-
-WORKERS_MAX: Final = 8
-PLACE_INODES: Final = "place-inodes"
-
-
-def default_workers() -> int:
-    """Return how many workers serve a view unless somebody says otherwise: one for each core that this process has."""
-    return min(len(os.sched_getaffinity(0)), WORKERS_MAX)
-
-
-@dataclass(frozen=True, slots=True)
-class MountOptions:
-    """What `-o` may say.
-
-    place_inodes: equal files have node numbers of their own, as a writable overlay over the view needs.
-    overwrite_ino: write st_ino where pyfuse3 has no way to (fsview/operations.py).
-    """
-
-    allow_other: bool = False
-    default_permissions: bool = False
-    place_inodes: bool = False
-    workers: int = field(default_factory=default_workers)
-    overwrite_ino: bool = True
-
-    def names(self) -> list[str]:
-        """Return the options as the kernel takes them; who lets others in must have modes and owners checked."""
-        checked = ["default_permissions"] if self.allow_other or self.default_permissions else []
-        return checked + (["allow_other"] if self.allow_other else [])
-
-    def texts(self) -> list[str]:
-        """Return the options as people write them."""
-        return self.names() + ([PLACE_INODES] if self.place_inodes else [])
 
 
 def serve(
@@ -76,12 +52,12 @@ def serve(
         FsviewError: the repository can't be opened, the view not mounted, or no worker kept alive.
     """
     repository_path, point = Path(os.path.realpath(repository_path)), Path(os.path.realpath(point))
-    check_machine(allow_other=options.allow_other)
+    check_machine(allow_other=options.allow_other, suid_or_dev=options.suid or options.dev)
     check_mount_point(point, repository_path)
-    Repository.open(repository_path).close()  # each worker opens its own; what is wrong is better told now
+    pinned = _look_ahead(repository_path, options)
     operations = Operations(_ino_offset(options))
     with signals_held():
-        device = mount(str(point), source_name(repository_path), options.names())
+        device = mount(str(point), source_name(repository_path), options.flags(), options.names())
         try:
             descriptor = connect(operations, device)
         except BaseException:
@@ -89,7 +65,7 @@ def serve(
             raise
         counters = Counters(options.workers)
         service = Service(repository_path, point, ",".join(options.texts()), os.getpid(), int(time.time()))
-        job = Job(descriptor, operations, partial(_open_view, service, counters, options))
+        job = Job(descriptor, operations, partial(_open_view, service, counters, options, pinned))
         gc.freeze()  # what is here now stays, and the workers share its pages
         _log.info("%s is mounted at %s", repository_path, point)
         on_mounted()
@@ -107,18 +83,32 @@ def _ino_offset(options: MountOptions) -> int | None:
     return offset
 
 
-def _open_view(service: Service, counters: Counters, options: MountOptions) -> View:
-    repository = Repository.open(service.repository)
+def _look_ahead(repository_path: Path, options: MountOptions) -> Pinned | None:
+    """Return what is to be mounted alone, if anything.
+
+    Each worker opens the repository for itself; what is wrong with it is better told now.
+    """
+    with Repository.open(repository_path) as repository:
+        return None if options.root is None else pin(repository, options.root, now_s=int(time.time()))
+
+
+def _open_view(service: Service, counters: Counters, options: MountOptions, pinned: Pinned | None) -> View:
+    repository, ownership = Repository.open(service.repository), options.ownership()
     marks = {
         PID_MARK: lambda: str(service.pid).encode(),
         REPOSITORY_MARK: lambda: os.fsencode(service.repository),
         STATUS_MARK: lambda: status_json(service, counters),
     }
+    if pinned is not None:
+        marks[ROOT_MARK] = lambda: pinned.commit.hex().encode() + pinned.path
     return View(
         repository,
-        uid=os.getuid(),
-        gid=os.getgid(),
+        uid=os.getuid() if ownership.uid is None else ownership.uid,
+        gid=os.getgid() if ownership.gid is None else ownership.gid,
         now_s=lambda: int(time.time()),
         marks=marks,
+        ownership=ownership,
+        certify_contents=options.verify == "sha256",
+        pinned=pinned,
         place_inodes=options.place_inodes,
     )

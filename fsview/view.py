@@ -35,6 +35,7 @@ from fsview.nodeid import (
 )  # fmt: skip
 from fsview.overlay_xattrs import escaped
 from fsview.ownership import AS_COMMITTED, Ownership
+from fsview.pinned import Pinned
 from fsview.rank import Rank
 from store.content import Content, certify, file_header, open_content
 from store.database import Reading
@@ -42,7 +43,7 @@ from store.errors import CorruptionError, FsviewError, NotFoundError
 from store.objects import DirMeta, Xattrs
 from store.repository import Repository
 from store.schema import FileId, FileRecord, MetaId, id_key
-from store.tree import commit_record, meta_record
+from store.tree import commit_number, commit_record, meta_record
 
 _CERTIFIED_MAX: Final = 1 << 16  # file ids: about 10 MB
 _OPEN_CONTENTS_MAX: Final = 128  # each a descriptor at most, or INLINE_BYTES_MAX of memory
@@ -70,6 +71,7 @@ class View:
         ownership: Ownership = AS_COMMITTED,
         certify_contents: bool = False,
         place_inodes: bool = False,
+        pinned: Pinned | None = None,
     ) -> None:
         """*uid* and *gid* own what is above the commits; *marks* make the unlisted xattrs of the mount point.
 
@@ -85,6 +87,7 @@ class View:
         self._trees = CommitTrees(repository, ownership, place_inodes=place_inodes)
         self._names = Names(repository, self._trees, uid, gid, now_s)
         self._marks = dict(marks or {})
+        self._pinned = None if pinned is None else self._directory_of(pinned)
         self._contents: BoundedCache[FileId, Content] = BoundedCache(_OPEN_CONTENTS_MAX, lambda one: one.close())
 
     def close(self) -> None:
@@ -102,7 +105,7 @@ class View:
         if isinstance(parsed, File):
             return self._file_attributes(parsed.file_id)._replace(node=NodeId(node))
         if isinstance(parsed, Directory):
-            return self._trees.place(parsed).attributes
+            return self._directory_attributes(parsed)
         return self._names.attributes(parsed)
 
     def find(self, node: int, name: bytes) -> Attributes | None:
@@ -114,7 +117,7 @@ class View:
         """
         if name == b".":
             return self.attributes(node)
-        parsed = parse(node)
+        parsed = self._parse(node)
         if isinstance(parsed, Directory):
             place = self._trees.place(parsed)
             return self._parent_attributes(place) if name == b".." else self._trees.find(place, name)
@@ -123,7 +126,7 @@ class View:
 
     def rows(self, node: int, after: int) -> Iterator[Row]:
         """Yield the rows of a directory behind the one with the cookie *after*; 0 is the beginning."""
-        parsed = parse(node)
+        parsed = self._parse(node)
         if isinstance(parsed, Directory):
             return islice(self.all_rows(parsed), after, None)
         return self._names.rows(_virtual(parsed, node), after)
@@ -131,7 +134,8 @@ class View:
     def all_rows(self, directory: Directory) -> list[Row]:
         """Return all rows of a directory of a commit; the cookie of each is the index of the next."""
         place = self._trees.place(directory)
-        return self._trees.rows(place, self._parent_attributes(place))
+        rows = self._trees.rows(place, self._parent_attributes(place))
+        return rows if directory != self._pinned else [rows[0]._replace(attributes=self.attributes(ROOT)), *rows[1:]]
 
     def readlink(self, node: int) -> bytes:
         """Return the target of a symlink."""
@@ -150,7 +154,7 @@ class View:
             CorruptionError: it is not what its checksum says.
         """
         if self._must_certify:
-            self._check_whole(FileId(node))
+            self._check_whole(self._file_id(node))
 
     def read(self, node: int, offset: int, size: int) -> bytes:
         """Return *size* bytes of a file from *offset*, fewer only at its end.
@@ -158,8 +162,7 @@ class View:
         Raises:
             CorruptionError: a block in this range is damaged.
         """
-        parsed = self._parse(node)
-        file_id = parsed.file_id if isinstance(parsed, File) else FileId(node)
+        file_id = self._file_id(node)
         try:
             return self._content(file_id).read(offset, size)
         except (CorruptionError, OSError) as error:
@@ -191,6 +194,7 @@ class View:
         return escaped(self._committed_xattrs(node))
 
     def _committed_xattrs(self, node: int) -> Xattrs:
+        """Return the extended attributes of a node as (name, value)."""
         parsed = self._parse(node)
         if isinstance(parsed, File):
             with self._database.reading() as reading:
@@ -204,8 +208,8 @@ class View:
 
     def xattr(self, node: int, name: bytes) -> bytes | None:
         """Return the value of one extended attribute, or None."""
-        if node == ROOT:
-            return self._marks[name]() if name in self._marks else None
+        if node == ROOT and name in self._marks:
+            return self._marks[name]()
         return dict(self.xattrs(node)).get(name)
 
     def space(self) -> Space:
@@ -232,15 +236,39 @@ class View:
             return f"commits/{checksum}{os.fsdecode(self._trees.place(parsed).path)}"
         return f"{type(parsed).__name__} {tuple(parsed)}"
 
+    def _file_id(self, node: int) -> FileId:
+        parsed = self._parse(node)
+        return parsed.file_id if isinstance(parsed, File) else FileId(node)
+
+    def _parent_attributes(self, place: Place) -> Attributes:
+        if self._pinned == (place.commit, place.rank):
+            return self.attributes(ROOT)
+        if place.rank == Rank(0):
+            return self._names.attributes(Fixed(COMMITS))
+        return self._directory_attributes(Directory(place.commit, place.parent))
+
     def _parse(self, node: int) -> File | Directory | Virtual | Link:
-        """Return what a node number stands for; of a file that has a place, what it is everywhere else."""
+        """Return what a node number stands for.
+
+        Of a file that has a place, what it is everywhere else. Where a directory is shown alone, it is ROOT.
+        """
+        if node == ROOT and self._pinned is not None:
+            return self._pinned
         parsed = parse(node)
         return File(FileId(self._trees.file(parsed).id)) if isinstance(parsed, PlacedFile) else parsed
 
-    def _parent_attributes(self, place: Place) -> Attributes:
-        if place.rank == Rank(0):
-            return self._names.attributes(Fixed(COMMITS))
-        return self._trees.place(Directory(place.commit, place.parent)).attributes
+    def _directory_attributes(self, directory: Directory) -> Attributes:
+        found = self._trees.place(directory).attributes
+        return found if directory != self._pinned else found._replace(node=ROOT)
+
+    def _directory_of(self, pinned: Pinned) -> Directory:
+        with self._database.reading() as reading:
+            number = commit_number(reading, pinned.commit)
+        if number is None:
+            raise NotFoundError(
+                f"the commit {pinned.commit.hex()}, which was mounted, is not in the repository any more"
+            )
+        return self._trees.directory_at(number, pinned.path)
 
     def _file_attributes(self, file_id: FileId) -> Attributes:
         with self._database.reading() as reading:

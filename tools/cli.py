@@ -192,7 +192,7 @@ def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
         ctx.exit()
 
 
-_REPO_OPTION = click.option(
+REPO_OPTION = click.option(
     "--repo",
     metavar="REPO",
     type=click.Path(path_type=Path),
@@ -206,19 +206,30 @@ def repository_option(
 ) -> Callable[Parameters, Result]:
     """Give *function* the open repository of --repo as its first argument; it is closed when the command ends."""
 
-    @_REPO_OPTION
+    @REPO_OPTION
     @functools.wraps(function)
     def with_repository(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
         from store.repository import Repository
 
         ctx = click.get_current_context()
         kwargs.pop("repo")
-        paths: PathRevisions | None = ctx.meta.get(_PATH_REVISIONS)
-        where = paths.repository if paths and paths.repository else named_repository(ctx)
-        repository = ctx.with_resource(Repository.open(find_repository(where)))
+        repository = ctx.with_resource(Repository.open(located_repository(ctx)))
         return function(repository, *args, **kwargs)
 
     return with_repository
+
+
+def located_repository(ctx: click.Context, given: Path | None = None) -> Path:
+    """Return *given*, else the repository of the views in which revisions were named by paths, else as below.
+
+    Raises:
+        NotFoundError: as `find_repository`.
+        InvalidNameError: paths are in views of another repository than *given*.
+    """
+    paths: PathRevisions | None = ctx.meta.get(_PATH_REVISIONS)
+    if paths is not None and given is not None:
+        paths.check(given)
+    return given or find_repository((paths and paths.repository) or named_repository(ctx))
 
 
 def named_repository(ctx: click.Context) -> Path | None:
@@ -324,7 +335,7 @@ PATHS: Final = "fsview.paths"
 
 
 @click.group("fsview", cls=_Group, context_settings=CONTEXT)
-@_REPO_OPTION
+@REPO_OPTION
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show it.")
 def fsview_command(repo: Path | None) -> None:
     """Whole directory trees as commits, and every commit as a read-only directory.

@@ -30,7 +30,7 @@ import click
 from store.errors import AccessError, CorruptionError, FsviewError, NotFoundError
 from store.findings import Finding, Severity, error
 from store.repository import SETTINGS_FILE, Repository, Settings
-from tools.cli import REPOSITORY_VARIABLE, find_repository, named_repository
+from tools.cli import REPO_OPTION, find_repository, named_repository
 from tools.render import count_text, print_json, printable, progress
 
 Advance: TypeAlias = Callable[[int], object]
@@ -240,8 +240,7 @@ of a commit that was killed: exit status 0.
 @click.command("fsck", epilog=EXAMPLES)
 @click.option("--quick", is_flag=True, help="Don't read contents.")
 @click.option("--json", "in_json", is_flag=True, help="A JSON object with all findings.")
-@click.option("--repo", metavar="REPO", type=click.Path(path_type=Path),
-              help=f"The repository; else {REPOSITORY_VARIABLE}, else the current directory.")  # fmt: skip
+@REPO_OPTION
 @click.pass_context
 def fsck_command(ctx: click.Context, /, quick: bool, in_json: bool, **_: object) -> None:
     """Check everything that is stored: every record, every object's checksum."""

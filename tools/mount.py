@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from store.errors import InvalidNameError
+from tools.cli import REPO_OPTION, REVISION, located_repository
 
 if TYPE_CHECKING:
-    from fsview.server import MountOptions
+    from fsview.options import MountOptions
 
 MOUNT_EXAMPLES = """\b
 Examples:
   fsview mount /srv/releases /mnt/releases
+  fsview mount --root debian/12:/usr /srv/releases /mnt/usr
   ls /mnt/releases/refs/debian/12/amd64/base/
   diff -r /mnt/releases/refs/debian/12/amd64/base/ /mnt/releases/refs/debian/13/amd64/base/
   fsview umount /mnt/releases
@@ -31,7 +32,14 @@ In it are:
   allow_other            users other than you see it, too, as far as modes and owners let them
   default_permissions    modes and owners bind you, too
   place-inodes           equal files are files of their own: needed below an overlay that is written to
-  ro                     it always is
+  owner=me               everything is yours, and you may read what its owner root could; for who is not root
+  uid=N, gid=N           everything belongs to these; modes are as committed
+  suid, dev, noexec      set-user-ID programs and devices work (root only); no program does
+  root=, verify=, workers=    as the options of these names, for fstab
+Those that every file system has, as ro, noatime, nofail and x-systemd.automount, are accepted.
+
+\b
+MNT with --root REV:/PATH is that directory, and stays it when REV moves. 'fsview log MNT/etc' works there, too.
 
 The server logs to $XDG_STATE_HOME/fsview/, ~/.local/state/fsview/ if that is not set: one file for each mount point,
 named after it. With -f it logs to the terminal.
@@ -84,46 +92,42 @@ def log_path_of(point: Path) -> Path:
     return Path(state).absolute() / "fsview" / f"{name[-_LOG_NAME_MAX:]}.log"
 
 
-def parse_options(texts: tuple[str, ...], workers: int | None = None) -> MountOptions:
-    """Return what `-o` and `--workers` said.
-
-    Raises:
-        InvalidNameError: an option that there is none.
-    """
-    from fsview.server import MountOptions, default_workers
-
-    names = {name for text in texts for name in text.split(",") if name}
-    unknown = names - {"allow_other", "default_permissions", "place-inodes", "ro"}
-    if unknown:
-        raise InvalidNameError(
-            f"there is no mount option {min(unknown)!r}; there are allow_other, default_permissions, place-inodes "
-            f"and ro"
-        )
-    return MountOptions(
-        allow_other="allow_other" in names,
-        default_permissions="default_permissions" in names,
-        place_inodes="place-inodes" in names,
-        workers=workers or default_workers(),
-    )
-
-
 @click.command("mount", epilog=MOUNT_EXAMPLES)
-@click.argument("repository", metavar="REPO", type=click.Path(path_type=Path))
-@click.argument("point", metavar="MNT", type=POINT)
+@click.argument("arguments", metavar="[REPO] MNT", nargs=-1, type=POINT)
 @click.option("-f", "--foreground", is_flag=True, help="Stay until the view is unmounted; Ctrl-C does that.")
-@click.option("-o", "options", metavar="OPTIONS", multiple=True, help="Mount options; see below.")
+@click.option("--root", metavar="REV[:/PATH]", type=REVISION, help="Mount this commit, or a directory in it, alone.")
+@click.option("--verify", type=click.Choice(["xxh3", "sha256"]),
+              help="sha256: check a whole file when it is first opened, too.")  # fmt: skip
 @click.option(
     "--workers", metavar="N", type=click.IntRange(1, 64), help="Processes that answer; else one a core, at most 8."
 )
+@click.option("-o", "options", metavar="OPTIONS", multiple=True, help="Mount options; see below.")
+@REPO_OPTION
+@click.pass_context
 def mount_command(
-    repository: Path, point: Path, foreground: bool, options: tuple[str, ...], workers: int | None
+    ctx: click.Context,
+    /,
+    arguments: tuple[Path, ...],
+    foreground: bool,
+    root: str | None,
+    verify: str | None,
+    workers: int | None,
+    options: tuple[str, ...],
+    **_: object,
 ) -> None:
     """Show all commits and refs of REPO as read-only directories in MNT, an empty directory.
 
     Goes to the background as soon as the view answers. New commits and moved refs show at once. A view whose server
     was killed is mended by mounting it again.
     """
-    mount(repository, point, parse_options(options, workers), log_path=None if foreground else log_path_of(point))
+    from fsview.options import parse_options
+
+    if not 1 <= len(arguments) <= 2:
+        raise click.UsageError("name the repository and an empty directory: fsview mount REPO MNT")
+    repository = located_repository(ctx, arguments[0] if len(arguments) == 2 else None)
+    parsed = parse_options(options, root=root, verify=verify, workers=workers)
+    point = arguments[-1]
+    mount(repository, point, parsed, log_path=None if foreground else log_path_of(point))
 
 
 @click.command("umount", epilog=UMOUNT_EXAMPLES)

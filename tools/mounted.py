@@ -44,6 +44,15 @@ class PathRevisions:
         self.repository, self._said_by = found.repository, word
         return found.revision
 
+    def check(self, given: Path) -> None:
+        """Refuse a repository, named apart, that is not the one of the paths.
+
+        Raises:
+            InvalidNameError: it is another.
+        """
+        if self.repository is not None and not _is_same(self.repository, given):
+            raise InvalidNameError(f"{self._said_by} is in a view of {self.repository}, not of {given}")
+
     def _is_revision(self, word: str) -> bool:
         from store.repository import Repository
         from store.revisions import resolve, split_path

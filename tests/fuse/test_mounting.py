@@ -208,7 +208,7 @@ def test_a_repository_of_a_newer_format(repo: Path, point: Path, run_fsview: Run
 
 
 def test_a_mount_option_that_there_is_not(repo: Path, point: Path, run_fsview: RunFsview) -> None:
-    assert "no mount option 'rw'" in run_fsview("mount", "-o", "ro,rw", repo, point, status=2).stderr
+    assert "no mount option 'rx'" in run_fsview("mount", "-o", "ro,rx", repo, point, status=2).stderr
 
 
 def test_a_log_that_cant_be_written(repo: Path, point: Path, tmp_path: Path, run_fsview: RunFsview) -> None:
@@ -224,9 +224,41 @@ def test_the_log_says_what_was_mounted(repo: Path, point: Path, tmp_path: Path, 
     assert f"{repo} is mounted at {point}" in log.read_text() and f"{point} is unmounted" in log.read_text()
 
 
+def _options(point: Path) -> set[str]:
+    mount = mount_at(point)
+    assert mount is not None
+    return set(mount.options.split(","))
+
+
 def test_the_other_mount_options(repo: Path, point: Path, run_fsview: RunFsview) -> None:
-    run_fsview("mount", "-o", "ro,default_permissions", repo, point)
-    lines = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines() if f" {point} " in line]
-    options = set(lines[0][3].split(","))
-    assert {"ro", "nosuid", "nodev", "default_permissions"} <= options and "allow_other" not in options
+    run_fsview("mount", "-o", "rw,noatime,nofail,default_permissions,noexec,x-a=b", repo, point)
+    assert {"ro", "nosuid", "nodev", "noexec", "default_permissions"} <= _options(point)
+    assert "allow_other" not in _options(point)
     run_fsview("umount", point)
+
+
+@AS_ROOT
+def test_suid_and_dev_are_for_who_asks(repo: Path, point: Path, run_fsview: RunFsview) -> None:
+    run_fsview("mount", "-o", "suid,dev,allow_other", repo, point)
+    assert {"ro", "allow_other", "default_permissions"} <= _options(point)
+    assert not {"nosuid", "nodev", "noexec"} & _options(point)
+    run_fsview("umount", point)
+
+
+def test_the_repository_is_named_as_everywhere(
+    repo: Path, point: Path, run_fsview: RunFsview, make_repo: Callable[..., Path]
+) -> None:
+    other = make_repo("other")
+    for arguments, variable in (
+        ([point], repo),
+        (["--repo", repo, point], None),
+        (["--repo", repo, point], other),
+        ([repo, point], other),
+    ):
+        run_fsview("mount", *arguments, repo=variable)
+        assert (point / "refs/r/d/f").exists()
+        run_fsview("umount", point)
+    run_fsview("mount", point, cwd=repo)
+    run_fsview("umount", point)
+    assert "fsview mount REPO MNT" in run_fsview("mount", status=2).stderr
+    assert "no repository was named" in run_fsview("mount", point, status=1).stderr

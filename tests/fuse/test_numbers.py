@@ -121,7 +121,7 @@ FALLBACK = """
 import sys
 from pathlib import Path
 from fsview.background import start
-from fsview.server import MountOptions
+from fsview.options import MountOptions
 start(Path(sys.argv[1]), Path(sys.argv[2]), MountOptions(overwrite_ino=False), Path(sys.argv[3]))
 """
 
