@@ -72,10 +72,10 @@ class CommitTrees:
             return found
         place = self._root(directory.commit)
         if directory.rank:
-            count = self._listing(TreeId(place.entry.id)).directories
+            count = self.listing(TreeId(place.entry.id)).directories
             if directory.rank >= count:
                 raise StaleNodeError(directory_node(*directory))
-            for _, entry in descend(self._listing, place.entry, directory.rank)[1:]:
+            for _, entry in descend(self.listing, place.entry, directory.rank)[1:]:
                 place = self._below(place, entry)
         return place
 
@@ -90,9 +90,9 @@ class CommitTrees:
         if found is not None:
             return found
         root = self._root(placed.commit).entry
-        if placed.rank > self._listing(TreeId(root.id)).entries:
+        if placed.rank > self.listing(TreeId(root.id)).entries:
             raise StaleNodeError(placed_node(*placed))
-        entry = descend_to_entry(self._listing, root, placed.rank)[-1][1]
+        entry = descend_to_entry(self.listing, root, placed.rank)[-1][1]
         if entry.is_directory:
             raise StaleNodeError(placed_node(*placed))
         self._files.put(placed, entry)
@@ -102,7 +102,7 @@ class CommitTrees:
         """Return the directory at a path that is there, as b"/usr/share"."""
         place = self._root(commit)
         for name in path.split(b"/")[1:]:
-            entry = self._listing(TreeId(place.entry.id)).find(name)
+            entry = self.listing(TreeId(place.entry.id)).find(name)
             assert entry is not None and entry.is_directory
             place = self._below(place, entry)
         return Directory(commit, place.rank)
@@ -113,13 +113,13 @@ class CommitTrees:
 
     def find(self, place: Place, name: bytes) -> Attributes | None:
         """Return what is called *name* in a directory, or None."""
-        entry = self._listing(TreeId(place.entry.id)).find(name)
+        entry = self.listing(TreeId(place.entry.id)).find(name)
         return None if entry is None else self._attributes(place, entry)
 
     def rows(self, place: Place, parent: Attributes) -> list[Row]:
         """Return all rows of a directory; the cookie of a row is the index of the next one."""
         rows = [Row(b".", place.attributes, DOT_COOKIE), Row(b"..", parent, DOT_DOT_COOKIE)]
-        for entry in self._listing(TreeId(place.entry.id)):
+        for entry in self.listing(TreeId(place.entry.id)):
             rows.append(Row(entry.name, self._attributes(place, entry), len(rows) + 1))
         return rows
 
@@ -129,7 +129,7 @@ class CommitTrees:
         node = ino = file_node(entry.id)
         if self._place_inodes:
             node = placed_node(place.commit, child_entry_rank(place.entry_rank, entry))
-        return self._shown(node, Ino(ino), entry)
+        return self.shown(node, Ino(ino), entry)
 
     def _root(self, commit: CommitNumber) -> Place:
         found = self._places.get((commit, Rank(0)))
@@ -139,7 +139,7 @@ class CommitTrees:
             entry = root_entry(reading, _commit_record(reading, commit))
         mtime_ns = 0 if self._zero_mtime else min(entry.mtime_ns, _SECONDS_MAX * 10**9)
         node = directory_node(commit, Rank(0))
-        attributes = self._shown(node, root_ino(commit), entry)._replace(mtime_ns=mtime_ns, name_s=STEADY_NAME_S)
+        attributes = self.shown(node, root_ino(commit), entry)._replace(mtime_ns=mtime_ns, name_s=STEADY_NAME_S)
         place = Place(commit, Rank(0), EntryRank(0), Rank(0), b"", entry, attributes)
         self._places.put((commit, Rank(0)), place)
         return place
@@ -152,17 +152,19 @@ class CommitTrees:
             return found
         path = place.path + b"/" + entry.name
         ino = directory_ino(self._secret, path, TreeId(entry.id), MetaId(entry.meta_id))
-        attributes = self._shown(directory_node(place.commit, rank), ino, entry)
+        attributes = self.shown(directory_node(place.commit, rank), ino, entry)
         entry_rank = child_entry_rank(place.entry_rank, entry)
         child = Place(place.commit, rank, entry_rank, place.rank, path, entry, attributes)
         self._places.put((place.commit, rank), child)
         return child
 
-    def _shown(self, node: NodeId, ino: Ino, entry: Entry) -> Attributes:
+    def shown(self, node: NodeId, ino: Ino, entry: Entry) -> Attributes:
+        """Return the attributes of an entry, with the owner and mode that the view shows."""
         owned = self._ownership.shown(entry.mode, entry.uid, entry.gid)
         return Attributes(node, ino, *owned, entry.size, entry.mtime_ns)
 
-    def _listing(self, tree_id: TreeId) -> Listing:
+    def listing(self, tree_id: TreeId) -> Listing:
+        """Return the listing of a dirtree."""
         found = self._listings.get(tree_id)
         if found is not None:
             return found

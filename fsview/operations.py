@@ -130,10 +130,11 @@ class Operations(pyfuse3.Operations):
         if flags & _WRITING:
             raise FUSEError(EROFS)
         try:
-            self._view.open(inode)
+            is_steady = self._view.open(inode)
         except Exception as error:
             raise self._refusal("open", inode, error) from None
-        return FileInfo(fh=FileHandleT(inode), keep_cache=True)
+        # What changes is read past the page cache, so that its end is where it is now, not where stat saw it.
+        return FileInfo(fh=FileHandleT(inode), keep_cache=is_steady, direct_io=not is_steady)
 
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
         """Answer with all bytes that were asked for, up to the file's size."""

@@ -27,7 +27,7 @@ from fsview.mountpoint import (
 from fsview.operations import Operations, find_ino_offset
 from fsview.options import MountOptions
 from fsview.pinned import Pinned, pin
-from fsview.status import Service, status_json
+from fsview.status import Service, metrics, stats_json, status_json
 from fsview.supervisor import Supervisor, signals_held
 from fsview.view import View
 from fsview.worker import Job, start_worker
@@ -107,6 +107,7 @@ def _open_view(service: Service, counters: Counters, options: MountOptions, pinn
         gid=os.getgid() if ownership.gid is None else ownership.gid,
         now_s=lambda: int(time.time()),
         marks=marks,
+        status={b"stats.json": lambda: stats_json(service, counters), b"metrics": lambda: metrics(service, counters)},
         ownership=ownership,
         certify_contents=options.verify == "sha256",
         pinned=pinned,

@@ -2,7 +2,7 @@
 
 Each answer follows from the node number and the repository alone, so any process can give any answer, and nothing
 has to be forgotten. Names above the commits are in fsview/names.py, directories of commits in fsview/commit_tree.py;
-here are files, and who answers for which node.
+here are files of commits, and who answers for which node.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fsview.attributes import Attributes, Row
 from fsview.cache import BoundedCache
 from fsview.commit_tree import CommitTrees, Place
 from fsview.damage import Damage
-from fsview.names import Names, Virtual
+from fsview.names import Names
 from fsview.nodeid import (
     COMMITS,
     ROOT,
@@ -25,11 +25,11 @@ from fsview.nodeid import (
     File,
     Fixed,
     Ino,
-    Link,
+    Node,
     NodeId,
     PlacedFile,
-    RefDirectory,
     StaleNodeError,
+    Virtual,
     file_node,
     parse,
 )  # fmt: skip
@@ -68,6 +68,7 @@ class View:
         gid: int,
         now_s: Callable[[], int],
         marks: Mapping[bytes, Callable[[], bytes]] | None = None,
+        status: Mapping[bytes, Callable[[], bytes]] | None = None,
         ownership: Ownership = AS_COMMITTED,
         certify_contents: bool = False,
         place_inodes: bool = False,
@@ -75,6 +76,8 @@ class View:
     ) -> None:
         """*uid* and *gid* own what is above the commits; *marks* make the unlisted xattrs of the mount point.
 
+        *status* makes the files in .fsview/, by name, beside those that are always there; it must be the same in all
+        processes that serve a mount.
         *ownership* is whose the files in commits are; with *certify_contents* the sha256 of each is checked when it is
         first opened, which may take long: then *on_progress* hears that it goes on. *place_inodes*: equal
         files have node numbers of their own.
@@ -85,7 +88,7 @@ class View:
         self._certified: BoundedCache[FileId, bool] = BoundedCache(_CERTIFIED_MAX)
         self.on_progress: Callable[[], None] = _do_nothing
         self._trees = CommitTrees(repository, ownership, place_inodes=place_inodes)
-        self._names = Names(repository, self._trees, uid, gid, now_s)
+        self._names = Names(repository, self._trees, uid, gid, now_s, status or {})
         self._marks = dict(marks or {})
         self._pinned = None if pinned is None else self._directory_of(pinned)
         self._contents: BoundedCache[FileId, Content] = BoundedCache(_OPEN_CONTENTS_MAX, lambda one: one.close())
@@ -140,21 +143,25 @@ class View:
     def readlink(self, node: int) -> bytes:
         """Return the target of a symlink."""
         parsed = self._parse(node)
-        if isinstance(parsed, Link):
-            return self._names.target(parsed)
-        if not isinstance(parsed, File):
+        if isinstance(parsed, Directory):
             raise NotFoundError(f"node {node:#x} is no symlink")
+        if not isinstance(parsed, File):
+            return self._names.target(parsed)
         with self._database.reading() as reading:
             return file_header(_file_record(reading, parsed.file_id)).symlink_target
 
-    def open(self, node: int) -> None:
-        """Check what has to be checked before a file is read.
+    def open(self, node: int) -> bool:
+        """Check what has to be checked before a file is read; return whether its bytes will always be the same.
 
         Raises:
             CorruptionError: it is not what its checksum says.
         """
+        parsed = self._parse(node)
+        if not isinstance(parsed, File):
+            return self._names.is_steady(_virtual(parsed, node))
         if self._must_certify:
-            self._check_whole(self._file_id(node))
+            self._check_whole(parsed.file_id)
+        return True
 
     def read(self, node: int, offset: int, size: int) -> bytes:
         """Return *size* bytes of a file from *offset*, fewer only at its end.
@@ -162,11 +169,13 @@ class View:
         Raises:
             CorruptionError: a block in this range is damaged.
         """
-        file_id = self._file_id(node)
+        parsed = self._parse(node)
+        if not isinstance(parsed, File):
+            return self._names.content(_virtual(parsed, node))[offset : offset + size]
         try:
-            return self._content(file_id).read(offset, size)
+            return self._content(parsed.file_id).read(offset, size)
         except (CorruptionError, OSError) as error:
-            self._damage.note(file_id, error)
+            self._damage.note(parsed.file_id, error)
             raise
 
     def _content(self, file_id: FileId) -> Content:
@@ -236,10 +245,6 @@ class View:
             return f"commits/{checksum}{os.fsdecode(self._trees.place(parsed).path)}"
         return f"{type(parsed).__name__} {tuple(parsed)}"
 
-    def _file_id(self, node: int) -> FileId:
-        parsed = self._parse(node)
-        return parsed.file_id if isinstance(parsed, File) else FileId(node)
-
     def _parent_attributes(self, place: Place) -> Attributes:
         if self._pinned == (place.commit, place.rank):
             return self.attributes(ROOT)
@@ -247,7 +252,7 @@ class View:
             return self._names.attributes(Fixed(COMMITS))
         return self._directory_attributes(Directory(place.commit, place.parent))
 
-    def _parse(self, node: int) -> File | Directory | Virtual | Link:
+    def _parse(self, node: int) -> File | Directory | Virtual:
         """Return what a node number stands for.
 
         Of a file that has a place, what it is everywhere else. Where a directory is shown alone, it is ROOT.
@@ -287,8 +292,8 @@ def _do_nothing() -> None:
     pass
 
 
-def _virtual(parsed: object, node: int) -> Virtual:
-    if not isinstance(parsed, (Fixed, RefDirectory)):
+def _virtual(parsed: Node, node: int) -> Virtual:
+    if isinstance(parsed, (File, Directory, PlacedFile)):
         raise NotFoundError(f"node {node:#x} is no directory")
     return parsed
 

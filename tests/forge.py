@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from store.objects import Checksum, Commit, DirMeta, DirTree, FileHeader, checksum_of
+from store.objects import Checksum, Commit, DirMeta, DirTree, FileHeader, Metadata, checksum_of
 from store.repository import Repository
 from store.stager import Stager
 from store.staging import StagedTree
@@ -48,10 +48,19 @@ class Forge:
         self.writer.add_tree(StagedTree(checksum, 0, raw))
         return checksum
 
-    def publish(self, root: Checksum, ref: str | None = "main", *, time_s: int = 0) -> Checksum:
-        """Publish a commit of the tree *root*."""
+    def publish(
+        self,
+        root: Checksum,
+        ref: str | None = "main",
+        *,
+        time_s: int = 0,
+        parent: Checksum | None = None,
+        metadata: Metadata = (),
+        message: tuple[str, str] = ("", ""),
+    ) -> Checksum:
+        """Publish a commit of the tree *root*; *message* is subject and body."""
         self.stager.flush()
-        made = Commit((), None, "", "", time_s, root, self.meta)
+        made = Commit(metadata, parent, *message, time_s, root, self.meta)
         return self.writer.publish(lambda reading: made, ref=ref, time_s=time_s, message="")
 
 

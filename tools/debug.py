@@ -12,14 +12,28 @@ from functools import partial
 
 import click
 
+from fsview.rank import EntryRank, Rank, descend, descend_to_entry
 from store.content import chunks, file_record
 from store.database import Reading
 from store.errors import InvalidNameError, NotFoundError
 from store.gvariant_text import format_text
+from store.listing import Entry
 from store.objects import Checksum, Commit, DirMeta, DirTree, ObjectType
 from store.repository import Repository
 from store.revisions import format_time
-from store.schema import DATABASES, CommitNumber, FileId, FileRecord, MetaId, RefName, Storage, TreeId, id_key, key_id
+from store.schema import (
+    DATABASES,
+    CommitNumber,
+    CommitRecord,
+    FileId,
+    FileRecord,
+    MetaId,
+    RefName,
+    Storage,
+    TreeId,
+    id_key,
+    key_id,
+)  # fmt: skip
 from store.tree import commit_record, load_listing, meta_record, root_entry, tree_record
 from tools.cli import repository_option
 from tools.records import Fields, dataclass_fields, field_lines, key_text, parse_key, record_fields, shown, text_of
@@ -93,34 +107,43 @@ def node_fields(reading: Reading, number: int) -> Fields:
         NotFoundError: nothing.
     """
     from fsview import nodeid
-    from fsview.rank import descend, descend_to_entry
 
     node = nodeid.parse(number)
     found: Fields = {"node": f"{number:#018x}", "kind": type(node).__name__}
     if isinstance(node, nodeid.Fixed):
-        names = {nodeid.ROOT: "/", nodeid.COMMITS: "/commits", nodeid.REFS: "/refs"}
-        return found | {"path": names[node.node]}
+        return found | {"path": f"/{nodeid.FIXED_NAMES[node.node].decode()}"}
     if isinstance(node, nodeid.File):
         record = file_record(reading, node.file_id)
         return found | {"file_id": node.file_id, "st_ino": node.file_id} | dataclass_fields(record)
-    if isinstance(node, nodeid.RefDirectory):
+    if isinstance(node, nodeid.RefDirectory | nodeid.HistoryDirectory | nodeid.VersionsDirectory):
         return found | dataclass_fields(RefName.unpack(reading.need(b"refid", id_key(node.ref_id))))
+    if isinstance(node, nodeid.Remote | nodeid.Date | nodeid.StatusFile):
+        return found | node._asdict()
     commit = commit_record(reading, node.commit)
     found |= {"commit_number": node.commit, "commit": commit.checksum.hex()}
-    if isinstance(node, nodeid.Link):
-        return found | {"depth": node.depth}
-    load = partial(load_listing, reading)
-    if isinstance(node, nodeid.PlacedFile):
-        if node.rank > load(commit.tree_id).entries:
-            raise NotFoundError(f"commit {commit.checksum.hex()} has no entry {node.rank}")
-        entries = descend_to_entry(load, root_entry(reading, commit), node.rank)
-        path = b"".join(b"/" + entry.name for _, entry in entries[1:])
-        return found | {"rank": node.rank, "path": text_of(path)} | dataclass_fields(entries[-1][1])
-    if node.rank >= commit.directories:
-        raise NotFoundError(f"commit {commit.checksum.hex()} has {commit.directories} directories, none of {node.rank}")
-    way = descend(load, root_entry(reading, commit), node.rank)
-    path = b"".join(b"/" + entry.name for _, entry in way[1:]) or b"/"
-    return found | {"rank": node.rank, "path": text_of(path)} | dataclass_fields(way[-1][1])
+    if isinstance(node, nodeid.Directory):
+        return found | _directory_fields(reading, commit, node.rank)
+    if isinstance(node, nodeid.PlacedFile | nodeid.Versioned | nodeid.GoneLink):
+        return found | _entry_fields(reading, commit, node.rank)
+    return found | {name: value for name, value in node._asdict().items() if name != "commit"}
+
+
+def _directory_fields(reading: Reading, commit: CommitRecord, rank: Rank) -> Fields:
+    if rank >= commit.directories:
+        raise NotFoundError(f"commit {commit.checksum.hex()} has {commit.directories} directories, none of {rank}")
+    way = descend(partial(load_listing, reading), root_entry(reading, commit), rank)
+    return {"rank": rank, "path": _path([entry for _, entry in way])} | dataclass_fields(way[-1][1])
+
+
+def _entry_fields(reading: Reading, commit: CommitRecord, rank: EntryRank) -> Fields:
+    if rank > commit.entries:
+        raise NotFoundError(f"commit {commit.checksum.hex()} has {commit.entries} entries, none of {rank}")
+    way = descend_to_entry(partial(load_listing, reading), root_entry(reading, commit), rank)
+    return {"entry_rank": rank, "path": _path([entry for _, entry in way])} | dataclass_fields(way[-1][1])
+
+
+def _path(way: list[Entry]) -> str:
+    return text_of(b"".join(b"/" + entry.name for entry in way[1:]) or b"/")
 
 
 def stats_fields(repository: Repository, reading: Reading) -> Fields:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 
 import click
 
+from store.commit_facts import LogEntry, commit_entry_json, commit_version, log_entry
 from store.database import Reading
 from store.errors import NotFoundError
 from store.objects import Checksum, Commit, content_checksum
@@ -17,26 +17,11 @@ from store.refs import list_refs
 from store.repository import Repository
 from store.revisions import abbreviate, format_time, resolve, split_path
 from store.schema import CommitNumber
-from store.tree import commit_number, commit_record, find, root_entry
+from store.tree import commit_record, find, root_entry
 from tools.cli import PATHS, REVISION, PathsCommand, repository_option
 from tools.render import print_json_lines, printable
 
 CUT_TEXT = "<< History beyond this commit not fetched >>"
-
-
-@dataclass(frozen=True, slots=True)
-class LogEntry:
-    """A commit on the way back; parent is None where there is none, or it is not in this repository."""
-
-    number: CommitNumber
-    checksum: Checksum
-    commit: Commit
-    parent: CommitNumber | None
-
-    @property
-    def is_cut(self) -> bool:
-        """Whether the commit has a parent that is not here."""
-        return self.parent is None and self.commit.parent is not None
 
 
 def history(reading: Reading, starts: Iterable[CommitNumber], paths: Sequence[bytes] = ()) -> Iterator[LogEntry]:
@@ -50,7 +35,7 @@ def history(reading: Reading, starts: Iterable[CommitNumber], paths: Sequence[by
     for number in starts:
         _push(reading, heap, seen, number)
     while heap:
-        entry = _log_entry(reading, heapq.heappop(heap)[1])
+        entry = log_entry(reading, heapq.heappop(heap)[1])
         if entry.parent is not None:
             _push(reading, heap, seen, entry.parent)
         if not paths or _ids_at(reading, entry.number, paths) != _ids_at(reading, entry.parent, paths):
@@ -63,13 +48,6 @@ def _push(
     if number not in seen:
         seen.add(number)
         heapq.heappush(heap, (-Commit.from_bytes(commit_record(reading, number).raw).timestamp_s, number))
-
-
-def _log_entry(reading: Reading, number: CommitNumber) -> LogEntry:
-    record = commit_record(reading, number)
-    commit = Commit.from_bytes(record.raw)
-    parent = None if commit.parent is None else commit_number(reading, commit.parent)
-    return LogEntry(number, record.checksum, commit, parent)
 
 
 def _ids_at(
@@ -87,12 +65,6 @@ def _ids_at(
         except NotFoundError:
             ids.append(None)
     return ids
-
-
-def commit_version(commit: Commit) -> str | None:
-    """Return the commit's metadata "version", if it is text."""
-    value = dict(commit.metadata).get("version")
-    return value.value if value is not None and value.signature == "s" else None
 
 
 def heading(checksum: Checksum, commit: Commit) -> list[str]:
@@ -114,21 +86,6 @@ def message(commit: Commit) -> list[str]:
     if commit.body:
         lines += ["", *(f"    {line}" for line in printable(commit.body).removesuffix("\n").split("\n"))]
     return [*lines, ""]
-
-
-def commit_entry_json(entry: LogEntry) -> dict[str, object]:
-    """Return a commit as a JSON object."""
-    commit = entry.commit
-    return {
-        "commit": entry.checksum.hex(),
-        "parent": commit.parent.hex() if commit.parent else None,
-        "parent_is_here": not entry.is_cut,
-        "content_checksum": content_checksum(commit).hex(),
-        "timestamp": commit.timestamp_s,
-        "version": commit_version(commit),
-        "subject": commit.subject,
-        "body": commit.body,
-    }
 
 
 def _print_entry(reading: Reading, entry: LogEntry, *, oneline: bool) -> None:

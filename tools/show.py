@@ -7,31 +7,20 @@ import time
 
 import click
 
+from store.commit_facts import commit_json, detached_metadata, refs_at
 from store.database import Reading
 from store.errors import NotFoundError
 from store.gvariant_text import format_text
-from store.objects import Commit, Metadata, unpack_detached
-from store.refs import list_refs
+from store.objects import Commit
 from store.repository import Repository
 from store.revisions import Place, find_place, format_time, split_path
-from store.schema import CommitNumber, TreeId, id_key
-from store.tree import commit_number, commit_record, tree_record
+from store.schema import CommitNumber, TreeId
+from store.tree import commit_record, tree_record
 from tools.cli import REVISION, repository_option
 from tools.facts import facts_json, load_facts
-from tools.log import LogEntry, commit_entry_json, heading, message
+from tools.log import heading, message
 from tools.ls import xattrs_text
 from tools.render import count_text, print_json, printable, quote_path
-
-
-def refs_at(reading: Reading, number: CommitNumber) -> list[str]:
-    """Return the names of the refs that point at a commit."""
-    return [name for name, record in list_refs(reading) if record.commit == number]
-
-
-def detached_metadata(reading: Reading, number: CommitNumber) -> Metadata:
-    """Return the metadata that were added to a commit after it was made, such as signatures."""
-    raw = reading.get(b"detached", id_key(number))
-    return () if raw is None else unpack_detached(raw)
 
 
 def commit_lines(reading: Reading, number: CommitNumber) -> list[str]:
@@ -47,22 +36,6 @@ def commit_lines(reading: Reading, number: CommitNumber) -> list[str]:
         lines += [f"{title}:"] if metadata else []
         lines += [f"    {printable(key)}: {printable(format_text(value))}" for key, value in metadata]
     return [*lines, *message(commit)]
-
-
-def commit_json(reading: Reading, number: CommitNumber) -> dict[str, object]:
-    """Return all that is known of a commit as a JSON object; metadata in GVariant's text form."""
-    record = commit_record(reading, number)
-    commit = Commit.from_bytes(record.raw)
-    parent = commit_number(reading, commit.parent) if commit.parent else None
-    return commit_entry_json(LogEntry(number, record.checksum, commit, parent)) | {
-        "dirtree": commit.root_dirtree.hex(),
-        "dirmeta": commit.root_dirmeta.hex(),
-        "entries": record.entries,
-        "directories": record.directories - 1,
-        "refs": refs_at(reading, number),
-        "metadata": {key: format_text(value) for key, value in commit.metadata},
-        "detached_metadata": {key: format_text(value) for key, value in detached_metadata(reading, number)},
-    }
 
 
 def object_lines(reading: Reading, place: Place) -> list[str]:

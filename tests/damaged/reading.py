@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 import lmdb
 
+from store.commit_facts import detached_metadata
 from store.content import chunks
 from store.database import Reading
 from store.errors import FsviewError, NotFoundError
@@ -28,7 +29,6 @@ from store.tree import load_commit, walk
 from tests.trees import File, Spec, Symlink, build_tree
 from tools.cli import run
 from tools.facts import load_facts
-from tools.show import detached_metadata
 
 Key: TypeAlias = tuple[str | bytes, ...]
 Truth: TypeAlias = dict[Key, object]

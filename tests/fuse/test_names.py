@@ -18,9 +18,11 @@ from tests.conftest import MountView, TreeFactory
 from tests.fuse.conftest import Sample, run
 from tests.running import RunFsview
 
+VIEWS = (".fsview", "by-date", "commits", "history", "info", "refs", "remotes", "versions")
+
 
 def test_refs_and_commits_are_listed(sample: Sample) -> None:
-    assert sorted(os.listdir(sample.point)) == ["commits", "refs"]
+    assert sorted(os.listdir(sample.point)) == sorted(VIEWS)
     assert sorted(os.listdir(sample.point / "refs")) == ["copy", "rel"]
     assert sorted(os.listdir(sample.point / "refs" / "rel")) == ["1", "2"]
     commits = sorted(os.listdir(sample.point / "commits"))

@@ -107,13 +107,23 @@ def test_a_chain_of_directories() -> None:
 
 
 commits = st.integers(0, MAX_COMMIT_NUMBER).map(CommitNumber)
+entry_ranks = st.integers(0, (1 << 32) - 1).map(EntryRank)
 nodes = st.one_of(
     st.integers(FIRST_ID, MAX_FILE_ID).map(lambda number: nodeid.File(FileId(number))),
     st.builds(nodeid.Directory, commits, st.integers(0, (1 << 32) - 1).map(Rank)),
-    st.builds(nodeid.PlacedFile, commits, st.integers(0, (1 << 32) - 1).map(EntryRank)),
+    st.builds(nodeid.PlacedFile, commits, entry_ranks),
     st.integers(0, (1 << 60) - 1).map(lambda number: nodeid.RefDirectory(RefId(number))),
     st.builds(nodeid.Link, st.integers(0, 255), commits),
-    st.sampled_from([nodeid.ROOT, nodeid.COMMITS, nodeid.REFS]).map(nodeid.Fixed),
+    st.sampled_from(sorted(nodeid.FIXED_NAMES)).map(nodeid.Fixed),
+    st.builds(nodeid.Versioned, commits, entry_ranks),
+    st.builds(nodeid.GoneLink, commits, entry_ranks),
+    st.builds(nodeid.Remote, st.integers(0, (1 << 56) - 1)),
+    st.builds(nodeid.HistoryDirectory, st.integers(0, (1 << 56) - 1).map(RefId)),
+    st.builds(nodeid.VersionsDirectory, st.integers(0, (1 << 56) - 1).map(RefId)),
+    st.builds(nodeid.Date, st.integers(0, 9999), st.integers(0, 12), st.integers(0, 31)),
+    st.builds(nodeid.Info, commits, st.integers(0, (1 << 28) - 1)),
+    st.builds(nodeid.SiblingLink, st.integers(0, 255), commits),
+    st.builds(nodeid.StatusFile, st.integers(0, (1 << 16) - 1)),
 )
 
 
@@ -125,12 +135,8 @@ def _number(node: nodeid.Node) -> int:
             return nodeid.directory_node(commit, rank)
         case nodeid.PlacedFile(commit, entry_rank):
             return nodeid.placed_node(commit, entry_rank)
-        case nodeid.RefDirectory(ref_id):
-            return nodeid.ref_directory_node(ref_id)
-        case nodeid.Link(depth, commit):
-            return nodeid.link_node(depth, commit)
-        case nodeid.Fixed(number):
-            return number
+        case _:
+            return nodeid.virtual_node(node)
 
 
 @given(nodes)
@@ -141,7 +147,15 @@ def test_a_number_says_what_it_stands_for(node: nodeid.Node) -> None:
     assert nodeid.is_in_commit(number) == isinstance(node, nodeid.Directory)
 
 
-@given(st.integers(0, (1 << 64) - 1))
+tags = st.sampled_from([0b0000, 0b0100, 0b1000, 0b1010, 0b1100, 0b1101, 0b1110, 0b1111])
+
+
+@given(
+    st.integers(0, (1 << 64) - 1)
+    | st.builds(lambda tag, rest: tag << 60 | rest, tags, st.integers(0, (1 << 60) - 1))
+    | st.builds(lambda kind, rest: 0b1110 << 60 | kind << 56 | rest, st.integers(0, 8), st.integers(0, (1 << 56) - 1))
+    | st.builds(lambda kind, rest: 0b1110 << 60 | kind << 56 | rest, st.integers(0, 8), st.integers(0, (1 << 36) - 1))
+)
 def test_any_number_stands_for_one_node_or_is_refused(number: int) -> None:
     try:
         node = parse(number)
@@ -171,8 +185,9 @@ def test_st_ino_of_roots_directories_and_files_never_meet(commit: CommitNumber, 
 @pytest.mark.parametrize(
     "number",
     [
-        0, 2, 15, 18, FIRST_ID - 1, 2 << 62 | MAX_COMMIT_NUMBER + 1 << 32, 3 << 62 | 2 << 60,
-        3 << 62 | 1 << 60 | 1 << 38,
+        0, 2, 15, 24, FIRST_ID - 1, 2 << 62 | MAX_COMMIT_NUMBER + 1 << 32, 10 << 60 | MAX_COMMIT_NUMBER + 1 << 32,
+        1 << 62 | MAX_COMMIT_NUMBER + 1 << 32, 3 << 62 | 1 << 60 | 1 << 38, 14 << 60 | 7 << 56,
+        14 << 60 | 5 << 56 | 1 << 36,
     ],
 )  # fmt: skip
 def test_numbers_that_stand_for_nothing(number: int) -> None:

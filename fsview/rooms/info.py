@@ -1,0 +1,217 @@
+"""MNT/info/<sha256>/: what is known of a commit besides its tree, as files.
+
+    subject, body, timestamp, directories, entries     of the commit itself, for good
+    parent                     symlink to ../<sha256>, also if that one is not here; absent of a first commit
+    tree                       symlink to ../../commits/<sha256>
+    metadata/<key>             a text as it is, anything else in GVariant's text form; keys that can be no file name
+                               are in commit.json only
+    signatures, refs, commit.json     these may change: the kernel believes them as briefly as a ref
+
+As in commits/ abbreviations, and steps behind one, resolve unlisted. A node's number says commit and item; the item is
+the row's cookie, too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Final
+
+from fsview.attributes import COOKIES_BEFORE_ENTRIES, FOREVER_S, MOVING_NAME_S, Attributes, Row
+from fsview.commit_names import END_OF_DATES_S
+from fsview.nodeid import INFO, ROOT, Fixed, Info, StaleNodeError, virtual_node
+from fsview.rooms.commits import commits_after, find_abbreviated, find_commit
+from fsview.rooms.room import NAME_MAX, Room, is_no
+from store.commit_facts import commit_json, detached_metadata, refs_at
+from store.database import Reading
+from store.gvariant import Variant
+from store.gvariant_text import format_text
+from store.objects import Commit
+from store.schema import CommitNumber, CommitRecord, id_key
+
+_DIRECTORY: Final = 0
+_PARENT, _TREE, _METADATA = 3, 4, 5
+_TREE_DEPTH: Final = 2
+_METADATA_AT: Final = 1024  # items from here on are the metadata, in the commit's order
+
+
+def _commit(record: CommitRecord) -> Commit:
+    return Commit.from_bytes(record.raw)
+
+
+def _subject(reading: Reading, number: CommitNumber, record: CommitRecord) -> str:
+    return _commit(record).subject + "\n"
+
+
+def _body(reading: Reading, number: CommitNumber, record: CommitRecord) -> str:
+    body = _commit(record).body
+    return body if body.endswith("\n") or not body else body + "\n"
+
+
+def _timestamp(reading: Reading, number: CommitNumber, record: CommitRecord) -> str:
+    time_s = _commit(record).timestamp_s
+    if time_s >= END_OF_DATES_S:
+        return f"@{time_s}\n"
+    return f"{datetime.fromtimestamp(time_s, UTC):%Y-%m-%dT%H:%M:%SZ}\n"
+
+
+def _directories(reading: Reading, number: CommitNumber, record: CommitRecord) -> str:
+    return f"{record.directories - 1}\n"
+
+
+def _entries(reading: Reading, number: CommitNumber, record: CommitRecord) -> str:
+    return f"{record.entries}\n"
+
+
+def _refs(reading: Reading, number: CommitNumber, record: CommitRecord) -> str:
+    return "".join(f"{name}\n" for name in refs_at(reading, number))
+
+
+def _signatures(reading: Reading, number: CommitNumber, record: CommitRecord) -> str:
+    """Return a line for each: the key that it stands under, and its bytes in hex."""
+    signed = [(key, value) for key, value in detached_metadata(reading, number) if value.signature == "aay"]
+    return "".join(f"{key} {bytes(one).hex()}\n" for key, value in signed for one in value.value)
+
+
+def _commit_json(reading: Reading, number: CommitNumber, record: CommitRecord) -> str:
+    return json.dumps(commit_json(reading, number), indent=2) + "\n"
+
+
+Rendered = Callable[[Reading, CommitNumber, CommitRecord], str]
+_STEADY: Final[dict[int, tuple[bytes, Rendered]]] = {
+    1: (b"subject", _subject), 2: (b"body", _body), 6: (b"timestamp", _timestamp),
+    7: (b"directories", _directories), 8: (b"entries", _entries),
+}  # fmt: skip
+_CHANGING: Final[dict[int, tuple[bytes, Rendered]]] = {
+    9: (b"signatures", _signatures), 10: (b"refs", _refs), 11: (b"commit.json", _commit_json),
+}  # fmt: skip
+_FILES: Final = _STEADY | _CHANGING
+_OTHERS: Final = {_PARENT: b"parent", _TREE: b"tree", _METADATA: b"metadata"}
+_NAMES: Final = sorted((_OTHERS | {item: name for item, (name, _) in _FILES.items()}).items())
+
+
+class InfoView(Room[Fixed | Info]):
+    """MNT/info."""
+
+    def attributes(self, node: Fixed | Info) -> Attributes:
+        """Return the attributes of a directory, file or symlink."""
+        if isinstance(node, Fixed):
+            return self._ground.directory(node.node, FOREVER_S)
+        with self._database.reading() as reading:
+            return self._attributes(reading, node, self._record(reading, node))
+
+    def find(self, directory: Fixed | Info, name: bytes) -> Attributes | None:
+        """Return what is known of a commit, or one thing that is."""
+        with self._database.reading() as reading:
+            if isinstance(directory, Fixed):
+                return self._find_commit(reading, name)
+            record = self._record(reading, directory)
+            for item, known in self._items(directory, record):
+                if known == name:
+                    return self._attributes(reading, Info(directory.commit, item), record)
+        return None
+
+    def rows(self, directory: Fixed | Info, after: int) -> Iterator[Row]:
+        """Yield the commits, or what is known of one."""
+        if isinstance(directory, Fixed):
+            for number, checksum in commits_after(self._ground, after):
+                yield Row(checksum.hex().encode(), self._ground.directory(virtual_node(Info(number, 0))), number)
+            return
+        with self._database.reading() as reading:
+            record = self._record(reading, directory)
+            rows = [
+                Row(name, self._attributes(reading, Info(directory.commit, item), record), cookie)
+                for item, name in self._items(directory, record)
+                if (cookie := item + COOKIES_BEFORE_ENTRIES) > after
+            ]
+        yield from rows
+
+    def parent(self, directory: Fixed | Info) -> Fixed | Info:
+        """Return the directory that a directory lies in."""
+        if isinstance(directory, Fixed):
+            return Fixed(ROOT)
+        return Fixed(INFO) if directory.item == _DIRECTORY else directory._replace(item=_DIRECTORY)
+
+    def target(self, node: Fixed | Info) -> bytes:
+        """Return the way to a commit's parent."""
+        if isinstance(node, Fixed) or node.item != _PARENT:
+            return super().target(node)
+        with self._database.reading() as reading:
+            return _target(node, self._record(reading, node))
+
+    def content(self, node: Fixed | Info) -> bytes:
+        """Return the bytes of a file."""
+        if isinstance(node, Fixed):
+            return super().content(node)
+        with self._database.reading() as reading:
+            return self._content(reading, node, self._record(reading, node))
+
+    def is_steady(self, node: Fixed | Info) -> bool:
+        """Whether a file tells of the commit itself."""
+        return isinstance(node, Fixed) or node.item not in _CHANGING
+
+    def _find_commit(self, reading: Reading, name: bytes) -> Attributes | None:
+        number = find_commit(reading, name)
+        if number is not None:
+            return self._ground.directory(virtual_node(Info(number, _DIRECTORY)))
+        number = find_abbreviated(reading, name, self._ground.now_s())
+        return None if number is None else self._ground.commit_link(0, number)
+
+    def _record(self, reading: Reading, node: Info) -> CommitRecord:
+        value = reading.get(b"commit", id_key(node.commit))
+        if value is None and node.commit >= reading.counter("commit"):
+            raise StaleNodeError(virtual_node(node))
+        return CommitRecord.unpack(value or reading.need(b"commit", id_key(node.commit)))
+
+    def _items(self, directory: Info, record: CommitRecord) -> Iterator[tuple[int, bytes]]:
+        """Yield what is in the directory of a commit, or of its metadata."""
+        commit = _commit(record)
+        if directory.item == _DIRECTORY:
+            yield from ((item, name) for item, name in _NAMES if item != _PARENT or commit.parent is not None)
+        elif directory.item == _METADATA:
+            yield from ((_METADATA_AT + index, name) for name, index in _file_names(commit).items())
+        else:
+            raise is_no("directory", directory)
+
+    def _attributes(self, reading: Reading, node: Info, record: CommitRecord) -> Attributes:
+        number, mtime_ns = virtual_node(node), self._ground.trees.root(node.commit).mtime_ns
+        if node.item in (_DIRECTORY, _METADATA):
+            return self._ground.directory(number)
+        if node.item == _TREE:
+            return self._ground.commit_link(_TREE_DEPTH, node.commit)
+        if node.item == _PARENT:
+            return self._ground.symlink(number, len(_target(node, record)), mtime_ns, FOREVER_S)
+        attributes_s = FOREVER_S if self.is_steady(node) else MOVING_NAME_S
+        return self._ground.file(number, len(self._content(reading, node, record)), mtime_ns, attributes_s)
+
+    def _content(self, reading: Reading, node: Info, record: CommitRecord) -> bytes:
+        if node.item in (_DIRECTORY, _PARENT, _TREE, _METADATA):
+            raise is_no("file", node)
+        if node.item in _FILES:
+            return _FILES[node.item][1](reading, node.commit, record).encode()
+        metadata = _commit(record).metadata
+        if not 0 <= node.item - _METADATA_AT < len(metadata):
+            raise StaleNodeError(virtual_node(node))
+        return _value_text(metadata[node.item - _METADATA_AT][1]).encode()
+
+
+def _target(node: Info, record: CommitRecord) -> bytes:
+    parent = _commit(record).parent
+    if parent is None:
+        raise StaleNodeError(virtual_node(node))
+    return b"../" + parent.hex().encode()
+
+
+def _file_names(commit: Commit) -> dict[bytes, int]:
+    """Return the index of each of a commit's metadata whose key can be the name of a file."""
+    names: dict[bytes, int] = {}
+    for index, (key, _) in enumerate(commit.metadata):
+        name = key.encode()
+        if name not in (b"", b".", b"..") and b"/" not in name and len(name) <= NAME_MAX:
+            names.setdefault(name, index)
+    return names
+
+
+def _value_text(value: Variant) -> str:
+    return f"{value.value if value.signature == 's' else format_text(value)}\n"

@@ -1,0 +1,81 @@
+"""All that is known of a commit, as `fsview show --json` prints it and info/ in the view shows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from store.database import Reading
+from store.gvariant_text import format_text
+from store.objects import Checksum, Commit, Metadata, content_checksum, unpack_detached
+from store.refs import list_refs
+from store.schema import CommitNumber, id_key
+from store.tree import commit_number, commit_record
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """A commit on the way back; parent is None where there is none, or it is not in this repository."""
+
+    number: CommitNumber
+    checksum: Checksum
+    commit: Commit
+    parent: CommitNumber | None
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the commit has a parent that is not here."""
+        return self.parent is None and self.commit.parent is not None
+
+
+def log_entry(reading: Reading, number: CommitNumber) -> LogEntry:
+    """Return a commit that is here."""
+    record = commit_record(reading, number)
+    commit = Commit.from_bytes(record.raw)
+    parent = None if commit.parent is None else commit_number(reading, commit.parent)
+    return LogEntry(number, record.checksum, commit, parent)
+
+
+def commit_version(commit: Commit) -> str | None:
+    """Return the commit's metadata "version", if it is text."""
+    value = dict(commit.metadata).get("version")
+    return value.value if value is not None and value.signature == "s" else None
+
+
+def refs_at(reading: Reading, number: CommitNumber) -> list[str]:
+    """Return the names of the refs that point at a commit."""
+    return [name for name, record in list_refs(reading) if record.commit == number]
+
+
+def detached_metadata(reading: Reading, number: CommitNumber) -> Metadata:
+    """Return the metadata that were added to a commit after it was made, such as signatures."""
+    raw = reading.get(b"detached", id_key(number))
+    return () if raw is None else unpack_detached(raw)
+
+
+def commit_entry_json(entry: LogEntry) -> dict[str, object]:
+    """Return a commit as a JSON object."""
+    commit = entry.commit
+    return {
+        "commit": entry.checksum.hex(),
+        "parent": commit.parent.hex() if commit.parent else None,
+        "parent_is_here": not entry.is_cut,
+        "content_checksum": content_checksum(commit).hex(),
+        "timestamp": commit.timestamp_s,
+        "version": commit_version(commit),
+        "subject": commit.subject,
+        "body": commit.body,
+    }
+
+
+def commit_json(reading: Reading, number: CommitNumber) -> dict[str, object]:
+    """Return all that is known of a commit as a JSON object; metadata in GVariant's text form."""
+    record, entry = commit_record(reading, number), log_entry(reading, number)
+    return commit_entry_json(entry) | {
+        "dirtree": entry.commit.root_dirtree.hex(),
+        "dirmeta": entry.commit.root_dirmeta.hex(),
+        "entries": record.entries,
+        "directories": record.directories - 1,
+        "refs": refs_at(reading, number),
+        "metadata": {key: format_text(value) for key, value in entry.commit.metadata},
+        "detached_metadata": {key: format_text(value) for key, value in detached_metadata(reading, number)},
+    }
