@@ -6,14 +6,14 @@ import stat
 from typing import Final, NamedTuple
 
 from fsview.nodeid import Ino, NodeId
-from store.refs import VIEW_LAG_S
+from store.refs import COMMIT_LAG_S, VIEW_LAG_S
 
 FOREVER_S: Final = float(1 << 31)
 # How long the kernel may believe a name without asking again. Names in a commit never change. The directories above
 # them may go: if one did, the server answers ESTALE and the kernel asks again at once, so a second is safe. A ref may
 # move at any time; it is believed so briefly that whoever moves it waits until nobody does any more. To ask on each way
 # through a ref made `diff refs/a refs/b` twice as slow.
-STEADY_NAME_S: Final = 1.0
+STEADY_NAME_S: Final = COMMIT_LAG_S
 MOVING_NAME_S: Final = VIEW_LAG_S
 
 READ_ONLY_DIRECTORY: Final = stat.S_IFDIR | 0o555

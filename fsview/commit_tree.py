@@ -1,12 +1,11 @@
 """The view below a commit: directories found from their rank, their attributes and their rows.
 
-Nothing here ever changes, so listings and places are cached, up to a bound. All that is shown of a directory is a
-function of its path, dirtree and dirmeta; of a commit's root, of its commit too.
+Nothing here ever changes, so listings and places are cached, up to a bound, until something is pruned. All that is
+shown of a directory is a function of its path, dirtree and dirmeta; of a commit's root, of its commit too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from fsview.attributes import DOT_COOKIE, DOT_DOT_COOKIE, STEADY_NAME_S, Attributes, Row
@@ -28,7 +27,7 @@ from fsview.rank import EntryRank, Rank, child_entry_rank, child_rank, descend, 
 from store.database import Reading
 from store.listing import Entry, Listing
 from store.repository import Repository
-from store.schema import CommitNumber, CommitRecord, MetaId, TreeId, id_key
+from store.schema import GENERATION, CommitNumber, CommitRecord, MetaId, TreeId, id_key
 from store.tree import load_listing, root_entry
 
 _LISTED_ENTRIES_MAX: Final = 1 << 16  # about 10 MB
@@ -60,14 +59,30 @@ class CommitTrees:
         self._place_inodes = place_inodes
         self._files: BoundedCache[PlacedFile, Entry] = BoundedCache(_FILES_MAX)
         self._places: BoundedCache[tuple[CommitNumber, Rank], Place] = BoundedCache(_PLACES_MAX)
+        self._change, self._generation = -1, 0
+
+    def renew(self) -> int:
+        """Return how often the repository was pruned; forget all that was cached before the last time."""
+        change = self._database.last_change()
+        if change != self._change:
+            with self._database.reading() as reading:
+                generation = reading.counter(GENERATION)
+            if generation != self._generation:
+                self._listings.clear()
+                self._places.clear()
+                self._files.clear()
+            self._change, self._generation = change, generation
+        return self._generation
 
     def place(self, directory: Directory) -> Place:
         """Return a directory, with where it stands.
 
         Raises:
             StaleNodeError: there is no such commit, or it has fewer directories.
+            PrunedError: there is none any more.
             CorruptionError: something on the way to it is damaged.
         """
+        self.renew()
         found = self._places.get(directory)
         if found is not None:
             return found
@@ -85,8 +100,10 @@ class CommitTrees:
 
         Raises:
             StaleNodeError: there is no such commit, or no file at this rank.
+            PrunedError: there is none any more.
             CorruptionError: something on the way to it is damaged.
         """
+        self.renew()
         found = self._files.get(placed)
         if found is not None:
             return found
@@ -110,6 +127,7 @@ class CommitTrees:
 
     def root(self, commit: CommitNumber) -> Attributes:
         """Return the attributes of a commit's root."""
+        self.renew()
         return self._root(commit).attributes
 
     def find(self, place: Place, name: bytes) -> Attributes | None:
@@ -117,18 +135,12 @@ class CommitTrees:
         entry = self.listing(TreeId(place.entry.id)).find(name)
         return None if entry is None else self._attributes(place, entry)
 
-    def row_count(self, place: Place) -> int:
-        """Return how many rows a directory has, "." and ".." among them."""
-        return DOT_DOT_COOKIE + len(self.listing(TreeId(place.entry.id)))
-
-    def rows(self, place: Place, own: Attributes, parent: Attributes, after: int, before: int) -> Iterator[Row]:
-        """Yield the rows of a directory from index *after* up to *before*; a cookie is the next row's index."""
-        dots = (Row(b".", own, DOT_COOKIE), Row(b"..", parent, DOT_DOT_COOKIE))
-        yield from dots[after:before]
-        listing = self.listing(TreeId(place.entry.id))
-        for index in range(max(after - len(dots), 0), min(before - len(dots), len(listing))):
-            entry = listing.entry(index)
-            yield Row(entry.name, self._attributes(place, entry), index + len(dots) + 1)
+    def rows(self, place: Place, parent: Attributes) -> list[Row]:
+        """Return all rows of a directory; the cookie of a row is the index of the next one."""
+        rows = [Row(b".", place.attributes, DOT_COOKIE), Row(b"..", parent, DOT_DOT_COOKIE)]
+        for entry in self.listing(TreeId(place.entry.id)):
+            rows.append(Row(entry.name, self._attributes(place, entry), len(rows) + 1))
+        return rows
 
     def _attributes(self, place: Place, entry: Entry) -> Attributes:
         if entry.is_directory:

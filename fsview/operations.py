@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from ctypes import c_uint64
 from errno import EIO, ENODATA, ENOENT, ENOSYS, EROFS
 from functools import wraps
@@ -49,7 +49,6 @@ from store.errors import CorruptionError, FsviewError
 _log = logging.getLogger(__name__)
 
 _LISTED_ENTRIES_MAX: Final = 1 << 17  # about 40 MB
-_PAGE_ROWS: Final = 128
 _WRITING: Final = os.O_WRONLY | os.O_RDWR | os.O_TRUNC | os.O_CREAT
 _PROBE: Final = 0x6673_7669_6577_0001
 _NAME_BYTES_MAX: Final = 255
@@ -87,7 +86,8 @@ class Operations(pyfuse3.Operations):
     def __init__(self, ino_offset: int | None) -> None:
         """*ino_offset* is what `find_ino_offset` found. No request but INIT can be answered before `begin_work`."""
         self._ino_offset = ino_offset
-        self._pages: BoundedCache[tuple[int, int], list[Reply]] = BoundedCache(_LISTED_ENTRIES_MAX)
+        self._listed: BoundedCache[int, list[Reply]] = BoundedCache(_LISTED_ENTRIES_MAX)
+        self._generation = 0
         self.on_init: Callable[[], None] = _do_nothing
 
     def init(self) -> None:
@@ -168,7 +168,7 @@ class Operations(pyfuse3.Operations):
         """Answer with as many entries behind *start_id* as fit, and all of their attributes."""
         try:
             if is_in_commit(fh):
-                for name, entry, cookie in self._replies(fh, start_id):
+                for name, entry, cookie in islice(self._listing(fh), start_id, None):
                     if not pyfuse3.readdir_reply(token, name, entry, cookie):
                         return
             else:
@@ -209,21 +209,21 @@ class Operations(pyfuse3.Operations):
     async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
         """Nothing was kept."""
 
-    def _replies(self, node: int, start: int) -> Iterator[Reply]:
-        """Yield the replies for the rows of a directory of a commit from the index *start* on.
+    def _listing(self, node: int) -> list[Reply]:
+        """Return the replies for all rows of a directory of a commit: made once, as long as there is room.
 
-        They are made and kept by the page: another worker may be asked for the next ones.
+        Until something is pruned.
         """
-        for page in range(start // _PAGE_ROWS, -(-self._view.row_count(node) // _PAGE_ROWS)):
-            yield from islice(self._page(node, page), max(start - page * _PAGE_ROWS, 0), None)
-
-    def _page(self, node: int, page: int) -> list[Reply]:
-        replies = self._pages.get((node, page))
-        if replies is None:
-            rows = self._view.rows(node, page * _PAGE_ROWS, (page + 1) * _PAGE_ROWS)
-            replies = [(name, self._reply(attributes), cookie) for name, attributes, cookie in rows]
-            self._pages.put((node, page), replies, len(replies))
-        return replies
+        generation = self._view.generation()
+        if generation != self._generation:
+            self._listed.clear()
+            self._generation = generation
+        listed = self._listed.get(node)
+        if listed is None:
+            rows = self._view.rows(node, 0)
+            listed = [(name, self._reply(attributes), cookie) for name, attributes, cookie in rows]
+            self._listed.put(node, listed, len(listed))
+        return listed
 
     def _reply(self, found: Attributes) -> EntryAttributes:
         """Return the reply to lookup and readdir."""

@@ -55,9 +55,14 @@ class Timelines:
         self._trees, self._ancestry = trees, ancestry
         # A history is known by its head and its length: it ends where a parent is not here.
         self._timelines: BoundedCache[tuple[CommitNumber, int, EntryRank], Timeline] = BoundedCache(_SPANS_MAX)
+        self._generation = 0
 
     def directory(self, reading: Reading, head: CommitNumber, way: Way) -> Timeline:
         """Return the timeline of the directory of *head* that *way* leads to."""
+        generation = self._trees.renew()
+        if generation != self._generation:  # a commit that was pruned and came back has dirtrees with other ids
+            self._timelines.clear()
+            self._generation = generation
         history = self._ancestry.history(reading, head)
         timeline: Timeline = ()
         for rank, entry in way:

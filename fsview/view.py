@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from typing import Final, NamedTuple
 
 from fsview.attributes import Attributes, Row
@@ -41,7 +42,7 @@ from store.database import Reading
 from store.errors import CorruptionError, FsviewError, NotFoundError
 from store.objects import DirMeta, Xattrs
 from store.repository import Repository
-from store.schema import MAX_ENTRIES, FileId, FileRecord, MetaId, id_key
+from store.schema import FileId, FileRecord, MetaId, id_key
 from store.tree import commit_number, commit_record, meta_record
 
 _CERTIFIED_MAX: Final = 1 << 16  # file ids: about 10 MB
@@ -96,11 +97,15 @@ class View:
         """Close the files that are open."""
         self._contents.clear()
 
+    def generation(self) -> int:
+        """Return a number that is another one when something was pruned: what was kept of commits may be stale."""
+        return self._trees.renew()
+
     def attributes(self, node: int) -> Attributes:
         """Return what stat shows of a node.
 
         Raises:
-            StaleNodeError: there is no such node any more.
+            StaleNodeError, PrunedError: there is no such node any more.
             CorruptionError: what tells of it is damaged.
         """
         parsed = self._parse(node)
@@ -114,7 +119,7 @@ class View:
         """Return what is called *name* in a directory, "." and ".." too; None if nothing is.
 
         Raises:
-            StaleNodeError, CorruptionError: as above.
+            StaleNodeError, PrunedError, CorruptionError: as above.
             NotFoundError: the node is no directory.
         """
         if name == b".":
@@ -126,23 +131,18 @@ class View:
         virtual = _virtual(parsed, node)
         return self._names.attributes(self._names.parent(virtual)) if name == b".." else self._names.find(virtual, name)
 
-    def rows(self, node: int, after: int, before: int = MAX_ENTRIES) -> Iterator[Row]:
-        """Yield the rows of a directory behind the one with the cookie *after*; 0 is the beginning.
-
-        In a directory of a commit cookies are indexes, and those from *before* on are left out.
-        """
+    def rows(self, node: int, after: int) -> Iterator[Row]:
+        """Yield the rows of a directory behind the one with the cookie *after*; 0 is the beginning."""
         parsed = self._parse(node)
-        if not isinstance(parsed, Directory):
-            return self._names.rows(_virtual(parsed, node), after)
-        place = self._trees.place(parsed)
-        own = place.attributes if parsed != self._pinned else self.attributes(ROOT)
-        return self._trees.rows(place, own, self._parent_attributes(place), after, before)
+        if isinstance(parsed, Directory):
+            return islice(self.all_rows(parsed), after, None)
+        return self._names.rows(_virtual(parsed, node), after)
 
-    def row_count(self, node: int) -> int:
-        """Return how many rows a directory of a commit has."""
-        parsed = self._parse(node)
-        assert isinstance(parsed, Directory)
-        return self._trees.row_count(self._trees.place(parsed))
+    def all_rows(self, directory: Directory) -> list[Row]:
+        """Return all rows of a directory of a commit; the cookie of each is the index of the next."""
+        place = self._trees.place(directory)
+        rows = self._trees.rows(place, self._parent_attributes(place))
+        return rows if directory != self._pinned else [rows[0]._replace(attributes=self.attributes(ROOT)), *rows[1:]]
 
     def readlink(self, node: int) -> bytes:
         """Return the target of a symlink."""

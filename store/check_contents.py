@@ -1,15 +1,11 @@
 """Check contents: that they are where the index says, that each block has its XXH3, and each file object its sha256.
 
-objects/ab/cd…     a loose file that no record names is garbage: a commit was killed
-tmp/stage-…        a stage that no process holds is garbage, too
-damaged/abcd…      what a view's server found damaged is looked at again
+What a view's server found damaged (damaged/abcd…) is read again. What is left over (store/leftovers.py) is garbage.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
-import re
 import stat
 import struct
 from collections.abc import Callable, Iterator
@@ -24,15 +20,14 @@ from store.damage import noted_damage
 from store.database import Reading
 from store.errors import CorruptionError, FsviewError
 from store.findings import RESTORE, Finding, Subject, error, garbage
+from store.leftovers import strangers, temporary_files, unnamed_files
 from store.objects import Checksum, ObjectType
-from store.repository import SETTINGS_FILE, Repository
+from store.repository import Repository
 from store.schema import FIRST_ID, FileId, FileRecord, MtimeRecord, Storage, mtime_key
 from store.tree import object_id
 
 _FILES_A_READING: Final = 256  # so that what others delete meanwhile can be reused
-_LOOSE_NAME: Final = re.compile("[0-9a-f]{62}")
-_NOT_NOW: Final = "it takes space only; remove it when no commit is under way"
-_NEXT_COMMIT: Final = "the next commit removes it"
+_PRUNE: Final = "it takes space only; 'fsview prune' removes it"
 
 
 def check_contents(
@@ -153,62 +148,10 @@ def _wrong_second(repository: Repository, reading: Reading, record: FileRecord, 
 
 
 def check_leftovers(repository: Repository) -> Iterator[Finding]:
-    """Yield what takes space for nothing: loose files that no record names, stages that nobody holds."""
-    for directory in _entries(repository.path / "objects"):
-        with_names = _entries(directory) if directory.is_dir() and not directory.is_symlink() else []
-        if not with_names and not directory.is_dir():
-            yield garbage("it is not part of a repository", str(directory), _NOT_NOW)
-        with repository.database.reading() as reading:  # begun after the look: what was published before it counts
-            for path in with_names:
-                if not _is_named(reading, directory.name, path.name):
-                    yield garbage("no record names this file", str(path), _NOT_NOW)
-    for path in _stale_stages(repository.path / "tmp"):
-        yield garbage("it is a leftover of a commit that was killed", str(path), _NEXT_COMMIT)
-    temporary = repository.path / f"{SETTINGS_FILE}.tmp"
-    if temporary.exists():
-        yield garbage("it is a leftover of an init that was killed", str(temporary), _NOT_NOW)
-
-
-def _entries(directory: Path) -> list[Path]:
-    try:
-        return sorted(directory.iterdir())
-    except FileNotFoundError:
-        return []
-
-
-def _is_named(reading: Reading, prefix: str, name: str) -> bool:
-    if len(prefix) != 2 or not _LOOSE_NAME.fullmatch(name):
-        return False
-    try:
-        number = object_id(reading, ObjectType.FILE, Checksum(bytes.fromhex(prefix + name)))
-        return number is not None and file_record(reading, FileId(number)).storage == Storage.LOOSE
-    except (FsviewError, ValueError, struct.error):
-        return True  # what names it is damaged: better kept
-
-
-def _stale_stages(tmp: Path) -> list[Path]:
-    """Return what is in tmp/ and belongs to no living process. Stages are made under the lock that is taken here."""
-    try:
-        descriptor = os.open(tmp, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except (FileNotFoundError, PermissionError):
-        return []
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        return [path for path in _entries(tmp) if not (path.name.startswith("stage-") and _is_held(path))]
-    finally:
-        os.close(descriptor)
-
-
-def _is_held(stage: Path) -> bool:
-    """Whether a living process has this stage."""
-    try:
-        descriptor = os.open(stage / "lock", os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
+    """Yield what takes space for nothing (store/leftovers.py)."""
+    for checksum in unnamed_files(repository):
+        yield garbage("no record names this file", str(repository.loose_path(checksum)), _PRUNE)
+    for path in strangers(repository):
+        yield garbage("it is not part of a repository", str(path), "it takes space only; remove it by hand")
+    for path in temporary_files(repository):
+        yield garbage("it is a leftover of a process that was killed", str(path), _PRUNE)

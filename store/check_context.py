@@ -76,6 +76,13 @@ class Context:
         except (CorruptionError, struct.error):
             return None
 
+    def was_pruned(self, kind: ObjectType, number: int) -> bool:
+        """Whether this object is recorded as deleted by a prune."""
+        try:
+            return self.reading.was_pruned(_TABLES[kind], id_key(number))
+        except (CorruptionError, ValueError):
+            raise Elsewhere from None
+
     def checksum(self, subject: Subject) -> Checksum | None:
         """Return the checksum of an object, or None where its record is gone or damaged."""
         try:

@@ -5,8 +5,8 @@ is looked up; if that is damaged itself it is reported where it is visited, so t
 Memory is bounded by the largest record, whatever the number of records.
 
 LMDB has no checksums, and a flipped bit in a page can make keys vanish without an error. So it is checked that ids are
-dense, that keys ascend, that each key which is seen in passing is found by a look-up, too, and that there are as many
-records as LMDB counts.
+dense, but for those that were pruned, that keys ascend, that each key which is seen in passing is found by a look-up,
+too, and that there are as many records as LMDB counts.
 """
 
 from __future__ import annotations
@@ -15,14 +15,17 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from pyroaring import BitMap64
+
 from store import check_names, check_objects
 from store.check_context import Context, Elsewhere
 from store.database import Database, Reading
 from store.errors import CorruptionError, FsviewError
 from store.findings import RESTORE, Finding, Subject, error
 from store.objects import ObjectType
+from store.pruned import pruned_ids
 from store.repository import Repository
-from store.schema import DATABASES, FIRST_ID, key_id
+from store.schema import DATABASES, FIRST_ID, OBJECT_COUNTERS, key_id
 
 Check = Callable[[Context, bytes, bytes], Iterator[str]]
 Advance = Callable[[int], object]
@@ -142,19 +145,34 @@ def _key_text(table: bytes, key: bytes) -> str:
 
 
 class _Gaps:
-    """Ids are given out without a gap: one that is missing below its counter has vanished."""
+    """Ids are given out without a gap: one that is missing below its counter was pruned, or has vanished."""
 
     def __init__(self, context: Context, table: bytes) -> None:
         self._name = _DENSE.get(table, "")
         self._next = context.counter(self._name) if self._name else None
+        self._pruned = _pruned(context, self._name) if table in OBJECT_COUNTERS else BitMap64()
 
     def before(self, key: bytes | None) -> Iterator[str]:
         """Yield what is missing between *key* (None: the beginning) and the key that came before it, backwards."""
-        if self._next is None or (key is not None and len(key) != 8):
+        if self._next is None or self._pruned is None or (key is not None and len(key) != 8):
             return
         number = FIRST_ID - 1 if key is None else key_id(key)
         if number >= self._next:
             yield f"{self._name} id {number} is there, but ids were only given out below {self._next}"
-        elif number + 1 < self._next:
-            yield f"{self._name} ids {number + 1} to {self._next - 1} were given out, but are not there"
+        elif self._next - number - 1 > self._pruned.range_cardinality(number + 1, self._next):
+            missing = BitMap64()
+            missing.add_range(number + 1, self._next)
+            missing -= self._pruned
+            which = f"{self._name} ids {missing.min()} to {missing.max()}"
+            yield f"{which} were given out, but are not there: {len(missing)} are missing"
+        if key is not None and number in self._pruned:
+            yield f"{self._name} id {number} is there, but is recorded as pruned"
         self._next = number
+
+
+def _pruned(context: Context, counter: str) -> BitMap64 | None:
+    """Return the ids that were pruned, or None where that is damaged, which is reported with the table head."""
+    try:
+        return pruned_ids(context.reading, counter)
+    except (CorruptionError, ValueError, IndexError):
+        return None

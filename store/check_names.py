@@ -5,28 +5,54 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from pyroaring import BitMap64
+
 from store.check_context import Context
 from store.errors import InvalidNameError
 from store.listing import Listing
+from store.objects import ObjectType
+from store.pruned import PRUNED_KEYS
 from store.refs import check_ref_name
-from store.schema import FIRST_ID, FormatRecord, MtimeRecord, ReflogRecord, RefName, RefRecord, id_key, key_id
+from store.schema import (
+    FIRST_ID,
+    GENERATION,
+    FormatRecord,
+    MtimeRecord,
+    ReflogRecord,
+    RefName,
+    RefRecord,
+    id_key,
+    key_id,
+)
 from store.statcache import IDS, STAT, StatRecord
 
 _SECRET_BYTES: Final = 32
-_COUNTERS: Final = frozenset(b"next " + name for name in (b"file", b"tree", b"meta", b"commit", b"ref", b"reflog"))
+_COUNTERS: Final = frozenset(
+    b"next " + name for name in (b"file", b"tree", b"meta", b"commit", b"ref", b"reflog", GENERATION.encode())
+)
 
 
 def check_head(context: Context, key: bytes, value: bytes) -> Iterator[str]:
-    """The format, the secret and the counters."""
+    """The format, the secret, the counters and what was pruned."""
     if key == b"format":
         FormatRecord.unpack(value)
     elif key == b"secret":
         if len(value) != _SECRET_BYTES:
             yield f"the secret has {len(value)} bytes, not {_SECRET_BYTES}"
+    elif key in PRUNED_KEYS:
+        yield from _check_pruned(context, PRUNED_KEYS[key], value)
     elif key not in _COUNTERS:
         yield "nothing of this name belongs here"
     elif key == b"next reflog":
         yield from _check_reflog_count(context, key_id(value))
+
+
+def _check_pruned(context: Context, counter: str, value: bytes) -> Iterator[str]:
+    ids, end = BitMap64.deserialize(value), context.counter(counter)
+    if ids.serialize() != value:
+        yield "it is not a Roaring bitmap as it was written"
+    if ids and (ids.min() < FIRST_ID or (end is not None and ids.max() >= end)):
+        yield f"it has ids that were never given out: {ids.min()} to {ids.max()}"
 
 
 def _check_reflog_count(context: Context, counter: int) -> Iterator[str]:
@@ -82,7 +108,7 @@ def _prefixes(name: bytes) -> list[bytes]:
 
 
 def check_reflog(context: Context, key: bytes, value: bytes) -> Iterator[str]:
-    """A move of a ref: the ref was once here, and so were the commits."""
+    """A move of a ref: the ref was once here, and so were the commits, which may be pruned."""
     if len(key) != 16:
         yield f"a key has 16 bytes, not {len(key)}"
         return
@@ -92,7 +118,8 @@ def check_reflog(context: Context, key: bytes, value: bytes) -> Iterator[str]:
     if context.get(b"refid", key[:8]) is None:
         yield f"it is of ref id {key_id(key[:8])}, which nothing has"
     for number in (record.old, record.new):
-        if number is not None and context.commit(number) is None:
+        gone = number is not None and context.commit(number) is None
+        if gone and number is not None and not context.was_pruned(ObjectType.COMMIT, number):
             yield f"it names commit number {number}, which is not here"
 
 

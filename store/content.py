@@ -16,7 +16,7 @@ from typing import Final, Protocol
 from xxhash import xxh3_64_intdigest
 
 from store.database import Database, Reading
-from store.errors import CorruptionError
+from store.errors import CorruptionError, PrunedError
 from store.objects import FileHeader
 from store.repository import Repository
 from store.schema import BLOCK_BYTES, BLOCKS_PER_GROUP, FileId, FileRecord, Storage, blocks_key, id_key
@@ -54,6 +54,7 @@ def open_content(repository: Repository, reading: Reading, file_id: FileId) -> C
 
     Raises:
         CorruptionError: the loose file is not there, or is not as long as it should be.
+        PrunedError: it was deleted by a prune.
     """
     record = file_record(reading, file_id)
     if record.storage == Storage.INLINE:
@@ -118,6 +119,9 @@ class _Loose:
         try:
             self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
+            with database.reading() as reading:  # begun now: first the record may have gone, then the file
+                if reading.was_pruned(b"file", id_key(file_id)):
+                    raise PrunedError(f"{path} is not here any more: 'fsview prune' deleted it") from None
             raise CorruptionError("a file object", str(path), "a loose file", "none") from None
         found = os.fstat(self._file).st_size
         if found != size:

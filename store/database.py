@@ -24,8 +24,8 @@ from typing import Final, Literal, TypeVar
 import lmdb
 from xxhash import xxh3_64_digest, xxh3_64_intdigest
 
-from store.errors import AccessError, ConflictError, CorruptionError, FormatError, FsviewError
-from store.schema import DATABASES, FIRST_ID, id_key, key_id
+from store.errors import AccessError, ConflictError, CorruptionError, FormatError, FsviewError, PrunedError
+from store.schema import DATABASES, FIRST_ID, OBJECT_COUNTERS, id_key, key_id
 
 Result = TypeVar("Result")
 
@@ -80,11 +80,23 @@ class Reading:
 
         Raises:
             CorruptionError: the value is not what was written, or is gone.
+            PrunedError: it was deleted by a prune.
         """
         value = self.get(table, key)
         if value is None:
+            if self.was_pruned(table, key):
+                what = f"{OBJECT_COUNTERS[table]} {key_id(key[:8])}"
+                raise PrunedError(f"{what} in {self._where} is not here any more: 'fsview prune' deleted it")
             raise CorruptionError(f"{table.decode()} {key.hex()}", self._where, "a record", "none")
         return value
+
+    def was_pruned(self, table: bytes, key: bytes) -> bool:
+        """Whether the object that *key* is of was deleted by a prune."""
+        if table not in OBJECT_COUNTERS:
+            return False
+        from store.pruned import pruned_ids  # seldom needed
+
+        return key_id(key[:8]) in pruned_ids(self, OBJECT_COUNTERS[table])
 
     def items(self, table: bytes, start: bytes = b"", prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """Yield (key, value) in the order of keys, from *start*, while the keys begin with *prefix*."""
@@ -231,6 +243,20 @@ class Database:
             self._readings -= 1
             txn.abort()
             del reading._txn  # whoever still has it would keep the environment alive in a child
+
+    def last_change(self) -> int:
+        """Return a number that is another one after each write, by whichever process: a fraction of what a look costs.
+
+        LMDB's transaction id: that of the write that this reader would see.
+        """
+        try:
+            txn = self._begin_read()
+            try:
+                return txn.id()
+            finally:
+                txn.abort()
+        except lmdb.Error as error:
+            raise _translated(error, self.path) from error
 
     def write(self, body: Callable[[Writing], Result]) -> Result:
         """Run *body* in the write transaction and commit it: LMDB's switch of its meta page is the atomic step.

@@ -2,6 +2,7 @@
 
     FsviewError                     exit 1   EIO
     ├── NotFoundError               exit 1   ENOENT   a name that nothing has
+    │   └── PrunedError             exit 1   ESTALE   what was here until a prune deleted it
     ├── InvalidNameError            exit 2   EINVAL   a name or an argument that nothing can have
     ├── FormatError                 exit 10  EIO      not a store, a newer version, an object not in normal form
     ├── ConflictError               exit 11  EAGAIN   somebody else was faster: retry
@@ -17,7 +18,7 @@ AssertionError is our own bug and is never caught.
 
 from __future__ import annotations
 
-from errno import EACCES, EAGAIN, EINVAL, EIO, ENOENT
+from errno import EACCES, EAGAIN, EINVAL, EIO, ENOENT, ESTALE
 from typing import ClassVar
 
 
@@ -32,6 +33,12 @@ class NotFoundError(FsviewError):
     """A revision, ref, path or object that is not there."""
 
     errno = ENOENT
+
+
+class PrunedError(NotFoundError):
+    """What was here until a prune deleted it; the kernel looks the path up again."""
+
+    errno = ESTALE
 
 
 class InvalidNameError(FsviewError):

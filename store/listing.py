@@ -18,9 +18,10 @@ from dataclasses import dataclass
 
 _HEADER = struct.Struct(">III")
 _ENTRY = struct.Struct(">QQIIIQqII")
+_IDS = struct.Struct(">QQ36x")
 _U32 = struct.Struct(">I")
 _DIRECTORIES_BEFORE, _ENTRIES_BEFORE = 44, 48  # offsets in _ENTRY
-assert _ENTRY.size == 52
+assert _ENTRY.size == _IDS.size == 52
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,12 @@ class Listing:
             return number
 
         return self.entry(bisect_right(range(len(self.names)), sum_max, key=sum_before) - 1)
+
+
+def listing_ids(data: bytes) -> Iterator[tuple[int, int]]:
+    """Return (id, meta id) of each entry of a record; the meta id of what is no directory is 0."""
+    count: int = _U32.unpack_from(data)[0]
+    return _IDS.iter_unpack(memoryview(data)[_HEADER.size : _HEADER.size + count * _IDS.size])
 
 
 def pack_listing(entries: Iterable[tuple[bytes, int, int, int, int, int, int, int, int, int]]) -> bytes:

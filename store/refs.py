@@ -16,7 +16,8 @@ from store.errors import ConflictError, InvalidNameError, NotFoundError
 from store.schema import CommitNumber, RefId, ReflogRecord, RefName, RefRecord, id_key, key_id, pair_key
 
 VIEW_LAG_S: Final = 0.01  # how long a view may believe where a ref pointed; whoever moves one waits that long …
-_TICKS_S: Final = 0.02  # … and two ticks of the slowest kernel's clock, in which it counts, rounding up
+COMMIT_LAG_S: Final = 1.0  # … and whoever deletes a commit, as long as a view may believe that it is there …
+TICKS_S: Final = 0.02  # … and two ticks of the slowest kernel's clock, in which it counts, rounding up
 NAME_BYTES_MAX: Final = 500  # LMDB's keys have 511
 _NAME = re.compile(r"[\w][-._\w]*(/[\w][-._\w]*)*")
 _CHECKSUM = re.compile(r"[0-9a-f]{64}")
@@ -96,7 +97,7 @@ def set_ref(
     else:
         ref_id = current.ref_id if current else _create(writing, name)
         writing.put(b"ref", name.encode(), RefRecord(ref_id, new).pack())
-    writing.settle_s = VIEW_LAG_S + _TICKS_S
+    writing.settle_s = VIEW_LAG_S + TICKS_S
     sequence = writing.take_id("reflog")
     writing.put(b"reflog", pair_key(ref_id, sequence), ReflogRecord(old, new, time_s, message).pack())
 

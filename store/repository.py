@@ -31,6 +31,7 @@ from store.schema import FORMAT_VERSION, KNOWN_INCOMPATIBLE, KNOWN_RO_COMPATIBLE
 SETTINGS_FILE: Final = "fsview.toml"
 MTIME_RULES: Final = ("first-seen", "zero")
 _SECRET_BYTES: Final = 32
+_LOCK, _GATE = 0, 1  # bytes of REPO/lock
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,12 +152,16 @@ class Repository:
     def lock(self, *, exclusive: bool = False) -> Iterator[None]:
         """Hold the repository's lock: shared while objects are added or many read, exclusive to delete any.
 
-        An open-file-description lock, so that it excludes other threads too and ends with the process.
+        An open-file-description lock, so that it excludes other threads too and ends with the process. Its first byte
+        is the lock; the second is the gate to it, which whoever waits for the exclusive lock keeps shut, or new sharers
+        would keep it waiting for ever. So nobody may take the lock a second time while holding it.
         """
         descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        kind = fcntl.F_WRLCK if exclusive else fcntl.F_RDLCK
         try:
-            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLKW, struct.pack("hhqqi", kind, os.SEEK_SET, 0, 0, 0))
+            _lock_byte(descriptor, _GATE, fcntl.F_WRLCK)
+            _lock_byte(descriptor, _LOCK, fcntl.F_WRLCK if exclusive else fcntl.F_RDLCK)
+            if not exclusive:
+                _lock_byte(descriptor, _GATE, fcntl.F_UNLCK)
             yield
         finally:
             os.close(descriptor)
@@ -168,6 +173,10 @@ class Repository:
                 f"{self.path}: the index has format {record.version} with feature bits {unknown:#x} that this fsview "
                 f"(format {FORMAT_VERSION}) does not know; use a newer fsview"
             )
+
+
+def _lock_byte(descriptor: int, byte: int, kind: int) -> None:
+    fcntl.fcntl(descriptor, fcntl.F_OFD_SETLKW, struct.pack("hhqqi", kind, os.SEEK_SET, byte, 1, 0))
 
 
 def _initialise(writing: Writing) -> None:

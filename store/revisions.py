@@ -36,11 +36,11 @@ from itertools import islice
 from typing import Final
 
 from store.database import Reading
-from store.errors import InvalidNameError, NotFoundError
+from store.errors import InvalidNameError, NotFoundError, PrunedError
 from store.listing import Entry
 from store.objects import Checksum, Commit, ObjectType
 from store.refs import find_ref, reflog
-from store.schema import CommitNumber, ReflogRecord, RefRecord, key_id
+from store.schema import CommitNumber, ReflogRecord, RefRecord, id_key, key_id
 from store.tree import commit_number, commit_record, find, root_entry
 
 TAGS: Final = "tags/"
@@ -254,7 +254,8 @@ def _parent(reading: Reading, number: CommitNumber, text: str) -> CommitNumber:
     parent = commit_number(reading, checksum)
     if parent is None:
         raise NotFoundError(
-            f"{text!r} is not in this repository: it ends at {here}, whose parent {checksum.hex()} was not brought here"
+            f"{text!r} is not in this repository: it ends at {here}, whose parent {checksum.hex()} was pruned, "
+            f"or not brought here"
         )
     return parent
 
@@ -270,6 +271,11 @@ def _logged(reading: Reading, base: str, when: str, now_s: int) -> CommitNumber:
     number = _by_index(moves, name, int(when)) if _INDEX.fullmatch(when) else _by_time(moves, name, when, now_s)
     if number is None:
         raise NotFoundError(f"the ref {name} did not exist at '@{{{when}}}'; 'fsview refs --log {name}' shows its log")
+    key = id_key(number)
+    if reading.get(b"commit", key) is None and reading.was_pruned(b"commit", key):
+        raise PrunedError(
+            f"the commit at which the ref {name} was at '@{{{when}}}' is not here any more: 'fsview prune' deleted it"
+        )
     return number
 
 

@@ -7,10 +7,13 @@
 
 Every value in the index ends in 8 bytes that guard it: the XXH3-64 of the value, seeded with the XXH3-64 of its
 key, which is seeded with the XXH3-64 of the database's name (store/database.py). Numbers are big-endian, so that
-keys sort by number. Ids are dense, begin at FIRST_ID and are never given out twice.
+keys sort by number. Ids are dense, begin at FIRST_ID and are never given out twice: one below its counter that is
+missing is damage, unless it is recorded as pruned.
 
     database  key                              value
-    head      name                             b"format", b"secret", counters
+    head      name                             b"format"; b"secret"; counters: b"next file", "next prune" and others;
+                                               b"pruned file", "… tree", "… meta", "… commit": the ids that were
+                                               deleted, a Roaring bitmap (store/pruned.py)
     object    type u8, checksum 32             id u64: file id, tree id, meta id or commit number, by type
     file      file id                          FileRecord: checksum, size, mtime, storage, OSTree's file header
     content   file id                          the bytes of a small file
@@ -72,6 +75,14 @@ DATABASES: Final = (
     b"head", b"object", b"file", b"content", b"blocks", b"dirtree", b"listing", b"dirmeta",
     b"commit", b"detached", b"ref", b"refdir", b"refid", b"reflog", b"mtime", b"stat",
 )  # fmt: skip
+
+# The databases whose keys begin with the id of an object, and the counter that gives these ids out.
+OBJECT_COUNTERS: Final = {
+    b"file": "file", b"content": "file", b"blocks": "file", b"dirtree": "tree", b"listing": "tree",
+    b"dirmeta": "meta", b"commit": "commit",
+}  # fmt: skip
+
+GENERATION: Final = "prune"  # the counter of prunes: whoever keeps what the index said looks at it
 
 _U64 = struct.Struct(">Q")
 _U64_PAIR = struct.Struct(">QQ")

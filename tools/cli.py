@@ -48,6 +48,7 @@ COMMANDS: Final = {  # name: (module:attribute, what it does)
     "checkout": ("tools.checkout:checkout_command", "Write a commit, or a part of it, to a directory."),
     "mount": ("tools.mount:mount_command", "Show all commits and refs as read-only directories."),
     "umount": ("tools.mount:umount_command", "End a mount."),
+    "prune": ("tools.prune:prune_command", "Delete commits that nobody wants, and what only they held."),
     "fsck": ("tools.fsck:fsck_command", "Check everything that is stored."),
     "debug": ("tools.debug:debug_command", "Print any record, node number or object as text."),
     "doctor": ("tools.doctor:doctor_command", "Say what this machine lacks, and what would mend it."),

@@ -12,6 +12,7 @@ from store.errors import InvalidNameError
 from store.gvariant_text import format_text
 from store.listing import Listing
 from store.objects import FileHeader, ObjectType, unpack_detached
+from store.pruned import PRUNED_KEYS, id_ranges
 from store.schema import (
     CommitRecord,
     FileId,
@@ -112,7 +113,11 @@ def record_fields(name: str, key: bytes, value: bytes) -> Fields:
 def _head_fields(key: bytes, value: bytes) -> Fields:
     if key == b"format":
         return dataclass_fields(FormatRecord.unpack(value))
-    return {"bytes": "(secret)"} if key == b"secret" else {"id": key_id(value)}
+    if key == b"secret":
+        return {"bytes": "(secret)"}
+    if key in PRUNED_KEYS:
+        return {"ids": [f"{first}-{last}" for first, last in id_ranges(value)]}
+    return {"id": key_id(value)}
 
 
 def dataclass_fields(record: object) -> Fields:

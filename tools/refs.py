@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import click
 
 from store.database import Reading, Writing
-from store.errors import FsviewError, NotFoundError
+from store.errors import FsviewError, NotFoundError, PrunedError
 from store.objects import Checksum
 from store.refs import check_ref_name, find_ref, list_refs, reflog, set_ref
 from store.repository import Repository
@@ -120,7 +120,16 @@ def object_checksum(reading: Reading, text: str, *, now_s: int) -> Checksum:
 
 
 def _hex(reading: Reading, number: CommitNumber | None) -> str | None:
-    return None if number is None else commit_record(reading, number).checksum.hex()
+    checksum = _checksum_or_none(reading, number)
+    return None if checksum is None else checksum.hex()
+
+
+def _checksum_or_none(reading: Reading, number: CommitNumber | None) -> Checksum | None:
+    """Return the checksum of a commit; None of none, and of one that was pruned."""
+    try:
+        return None if number is None else commit_record(reading, number).checksum
+    except PrunedError:
+        return None
 
 
 REFS_EXAMPLES = """
@@ -199,14 +208,19 @@ def _print_refs(reading: Reading, prefixes: Sequence[str], *, full: bool, revisi
 def _print_log(reading: Reading, name: str, *, in_json: bool) -> None:
     moves = log_of_ref(reading, name)
     if in_json:
-        print_json_lines(
-            {"name": at, "old": _hex(reading, move.old), "new": _hex(reading, move.new), "time": move.time_s,
-             "message": move.message} for at, move in moves
-        )  # fmt: skip
+        print_json_lines(_move_json(reading, at, move) for at, move in moves)
         return
     for at, move in moves:
-        new = abbreviate(reading, commit_record(reading, move.new).checksum) if move.new else "deleted "
+        checksum = _checksum_or_none(reading, move.new)
+        new = abbreviate(reading, checksum) if checksum else "pruned  " if move.new else "deleted "
         print(f"{new} {at}: {format_time(move.time_s)} {printable(move.message)}")
+
+
+def _move_json(reading: Reading, at: str, move: ReflogRecord) -> dict[str, object]:
+    """Return a move as a JSON object; of commits that were pruned it has no checksum, but says so."""
+    old, new = _hex(reading, move.old), _hex(reading, move.new)
+    pruned = [name for name, number, text in (("old", move.old, old), ("new", move.new, new)) if number and not text]
+    return {"name": at, "old": old, "new": new, "pruned": pruned, "time": move.time_s, "message": move.message}
 
 
 TAG_EXAMPLES = """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 from typing import Final
 
@@ -15,6 +16,7 @@ from fsview.attributes import FOREVER_S, Attributes, Row
 from fsview.nodeid import FIXED_NAMES, ROOT, Fixed, Link, SiblingLink, StaleNodeError
 from fsview.rooms.room import Ground, Room
 from store.database import Reading
+from store.errors import PrunedError
 from store.objects import Checksum
 from store.revisions import resolve
 from store.schema import CommitNumber, CommitRecord, id_key, key_id
@@ -71,7 +73,8 @@ class Commits(Room[Fixed]):
     def rows(self, directory: Fixed, after: int) -> Iterator[Row]:
         """Yield all commits."""
         for number, checksum in commits_after(self._ground, after):
-            yield Row(checksum.hex().encode(), self._ground.trees.root(number), number)
+            with suppress(PrunedError):  # a moment ago
+                yield Row(checksum.hex().encode(), self._ground.trees.root(number), number)
 
     def parent(self, directory: Fixed) -> Fixed:
         """Return MNT."""

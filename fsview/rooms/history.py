@@ -6,6 +6,7 @@ Their names sort by time and never change (fsview/commit_names.py); a row's cook
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 from fsview.ancestry import Ancestry
 from fsview.attributes import Attributes, Row
@@ -14,6 +15,7 @@ from fsview.nodeid import HISTORY, ROOT, Fixed, HistoryDirectory, Virtual, virtu
 from fsview.rooms.refs import RefTree, directory_prefix, outer_directory, ref_name
 from fsview.rooms.room import Ground
 from store.database import Reading
+from store.errors import PrunedError
 from store.refs import find_ref
 from store.schema import CommitNumber, RefId
 
@@ -70,7 +72,8 @@ class HistoryView(RefTree[Fixed | HistoryDirectory]):
             yield from super().rows(directory, after)
             return
         for number, name in self._names.named(self._database, numbers_after(history.ordered, after)):
-            yield Row(name, self._ground.commit_link(_depth(ref[0]), number), number)
+            with suppress(PrunedError):  # a moment ago
+                yield Row(name, self._ground.commit_link(_depth(ref[0]), number), number)
 
     def parent(self, directory: Fixed | HistoryDirectory) -> Virtual:
         """Return the directory that a directory lies in."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
 from fsview.attributes import FOREVER_S, STEADY_NAME_S, Attributes, Row
@@ -32,6 +33,7 @@ from fsview.nodeid import (
 )  # fmt: skip
 from fsview.rooms.room import NAME_MAX, Mine, Room
 from store.database import Reading
+from store.errors import PrunedError
 from store.refs import NAME_BYTES_MAX, find_ref
 from store.revisions import resolve
 from store.schema import CommitNumber, RefId, RefName, RefRecord, id_key, key_id
@@ -174,7 +176,8 @@ class RefTree(Room[Mine]):
             prefix = self.prefix(reading, directory)
             children = children_after(reading, prefix, after)
         for child in children:
-            yield Row(child.name, self._of_child(prefix, child), child.ref_id)
+            with suppress(PrunedError):  # the ref was moved, and its commit pruned, a moment ago
+                yield Row(child.name, self._of_child(prefix, child), child.ref_id)
 
     def _of_child(self, prefix: bytes, child: Child) -> Attributes:
         if child.commit is None:

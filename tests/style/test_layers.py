@@ -17,7 +17,7 @@ import pytest
 PROJECT = Path(__file__).resolve().parents[2]
 
 ROOMS = {  # room: (rooms it may use, third-party modules it may use)
-    "store": ({"store"}, {"lmdb", "xxhash"}),
+    "store": ({"store"}, {"lmdb", "pyroaring", "xxhash"}),
     "fsview": ({"fsview", "store"}, {"pyfuse3", "trio"}),
     "tools": ({"tools", "fsview", "store"}, {"click", "pathspec", "tqdm"}),
 }

@@ -111,7 +111,7 @@ def _resolve(repository: Repository, text: str) -> Checksum:
         ("a/b~3", "is the first commit"),
         ("a/b~999999999", "is the first commit"),
         ("a/b~9999999999", "is none of"),
-        ("cut^", "was not brought here"),
+        ("cut^", "was pruned, or not brought here"),
         ("nowhere", "no ref, commit or abbreviation"),
         ("nowhere@{1}", "no ref nowhere"),
         ("ffff", "no ref, commit or abbreviation"),

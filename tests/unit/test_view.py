@@ -12,7 +12,7 @@ import pytest
 
 from fsview import nodeid
 from fsview.attributes import FOREVER_S, MOVING_NAME_S, Attributes, Row
-from fsview.nodeid import StaleNodeError
+from fsview.nodeid import Directory, StaleNodeError
 from fsview.rank import EntryRank, Rank
 from fsview.view import View
 from store.errors import CorruptionError, NotFoundError
@@ -324,7 +324,7 @@ def test_many_open_files_are_closed_again(sample: Sample) -> None:
     before = len(os.listdir("/proc/self/fd"))
     view.read(sample.node(b"commits/" + sample.checksums[0].encode() + b"/large").node, 0, 10)
     assert len(os.listdir("/proc/self/fd")) == before + 1
-    for row in list(view.rows(nodeid.directory_node(FIRST, Rank(2)), 0))[2:]:
+    for row in view.all_rows(Directory(FIRST, Rank(2)))[2:]:
         view.read(row.attributes.node, 0, 10)
     view.close()
     assert len(os.listdir("/proc/self/fd")) == before

@@ -1,0 +1,129 @@
+"""Prunes through a real mount: what is gone is gone at the next look, and what somebody holds stays right."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import MountView, TreeFactory
+from tests.running import RunFsview
+
+LARGE = bytes(range(256)) * 2000
+
+
+@dataclass(frozen=True)
+class Mounted:
+    """Two commits, the first of which no ref reaches by itself, in a repository that is mounted."""
+
+    repo: Path
+    point: Path
+    old: str
+    new: str
+    prune: Callable[[], None]
+
+    @property
+    def old_root(self) -> Path:
+        return self.point / "commits" / self.old
+
+
+@pytest.fixture
+def mounted(
+    make_repo: Callable[..., Path], run_fsview: RunFsview, tree_factory: TreeFactory, mount_view: MountView
+) -> Mounted:
+    repo, commits = make_repo(), []
+    for number in range(2):
+        own = {"f": b"%d" % number, "large": LARGE + b"%d" % number, "deep": {"er": {"x": b"x%d" % number}}}
+        tree = tree_factory({"same": {"f": b"same"}, f"own{number}": own})
+        commits.append(run_fsview("commit", "--repo", repo, "-b", "r", tree).stdout.strip())
+
+    def prune() -> None:
+        run_fsview("prune", "--repo", repo, "--refs-only", "--depth=0")
+
+    return Mounted(repo, mount_view(repo), commits[0], commits[1], prune)
+
+
+def log_text(tmp_path: Path) -> str:
+    return "".join(path.read_text() for path in tmp_path.glob(".local/state/fsview/**/*.log*"))
+
+
+def test_a_pruned_commit_is_gone_at_the_next_look(mounted: Mounted, tmp_path: Path) -> None:
+    """The kernel, and the caches of each worker, know everything of it when it goes."""
+    commits = mounted.point / "commits"
+    for _ in range(8):
+        for _, _, files in os.walk(mounted.old_root):
+            assert files is not None
+    assert (commits / mounted.old[:10] / "own0" / "f").read_bytes() == b"0"
+    assert (mounted.point / "refs" / "r^" / "own0" / "f").read_bytes() == b"0"
+    mounted.prune()
+    for gone in (mounted.old_root, commits / mounted.old[:10], mounted.point / "refs" / "r^"):
+        assert not os.path.lexists(gone)
+        with pytest.raises(FileNotFoundError):
+            (gone / "own0" / "f").read_bytes()
+    assert os.listdir(commits) == [mounted.new]
+    assert (mounted.point / "refs" / "r" / "own1" / "f").read_bytes() == b"1"
+    assert (commits / mounted.new / "same" / "f").read_bytes() == b"same"
+    assert "ERROR" not in log_text(tmp_path)
+
+
+def test_who_is_in_a_pruned_commit(mounted: Mounted, tmp_path: Path) -> None:
+    """A directory that is open shows what the kernel knows of it; every request for more is stale."""
+    own, deep = (os.open(mounted.old_root / path, os.O_RDONLY) for path in ("own0", "own0/deep"))
+    try:
+        before = os.fstat(deep)
+        mounted.prune()
+        assert os.fstat(deep) == before
+        for _ in range(8):  # of each worker
+            for name in ("f", "nothing"):
+                assert error_of(os.stat, name, dir_fd=own) == errno.ESTALE
+            assert error_of(os.stat, "er/x", dir_fd=deep) == errno.ESTALE
+            assert error_of(os.listdir, own) == errno.ESTALE
+    finally:
+        os.close(own)
+        os.close(deep)
+    assert "ERROR" not in log_text(tmp_path) and log_text(tmp_path) != ""
+
+
+def error_of(call: Callable[..., object], *arguments: object, **more: object) -> int | None:
+    """Return the number of the error that a call ends with."""
+    try:
+        call(*arguments, **more)
+    except OSError as error:
+        return error.errno
+    return None
+
+
+def test_a_file_that_is_open(mounted: Mounted, tmp_path: Path) -> None:
+    """What is read is right, as far as the kernel or a worker has it; behind that is an error, never an end."""
+    with (mounted.old_root / "own0" / "large").open("rb", buffering=0) as file:
+        assert file.read(4096) == LARGE[:4096]
+        mounted.prune()
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        file.seek(0)
+        data, whole = b"", LARGE + b"0"
+        try:
+            while piece := file.read(100_000):
+                data += piece
+            assert data == whole
+        except OSError as problem:
+            assert problem.errno == errno.ESTALE and whole.startswith(data)
+    assert "ERROR" not in log_text(tmp_path)
+
+
+def test_a_commit_that_comes_back(mounted: Mounted, run_fsview: RunFsview, tree_factory: TreeFactory) -> None:
+    tree = tree_factory({"d": {"f": b"back"}})
+
+    def commit() -> str:
+        return run_fsview("commit", "--repo", mounted.repo, "--orphan", "--timestamp=@5", tree).stdout.strip()
+
+    first = commit()
+    path = mounted.point / "commits" / first / "d" / "f"
+    before = path.stat().st_ino
+    mounted.prune()
+    assert not path.exists()
+    assert commit() == first
+    assert path.read_bytes() == b"back" and path.stat().st_ino > before
