@@ -51,12 +51,17 @@ class Place(NamedTuple):
 class CommitTrees:
     """The directories of all commits of a repository."""
 
-    def __init__(self, repository: Repository, ownership: Ownership, *, place_inodes: bool = False) -> None:
-        """*place_inodes*: files have numbers by their places, or equal ones would be one to a writable overlay."""
+    def __init__(
+        self, repository: Repository, ownership: Ownership, *, place_inodes: bool = False, place_st_ino: bool = False
+    ) -> None:
+        """*place_inodes*: files have numbers by their places, or equal ones would be one to a writable overlay.
+
+        *place_st_ino*: what stat shows, too.
+        """
         self._database, self._secret, self._ownership = repository.database, repository.secret, ownership
         self._zero_mtime = repository.settings.mtime == "zero"
         self._listings: BoundedCache[TreeId, Listing] = BoundedCache(_LISTED_ENTRIES_MAX)
-        self._place_inodes = place_inodes
+        self._place_inodes, self._place_st_ino = place_inodes, place_st_ino
         self._files: BoundedCache[PlacedFile, Entry] = BoundedCache(_FILES_MAX)
         self._places: BoundedCache[tuple[CommitNumber, Rank], Place] = BoundedCache(_PLACES_MAX)
         self._change, self._generation = -1, 0
@@ -148,7 +153,7 @@ class CommitTrees:
         node = ino = file_node(entry.id)
         if self._place_inodes:
             node = placed_node(place.commit, child_entry_rank(place.entry_rank, entry))
-        return self.shown(node, Ino(ino), entry)
+        return self.shown(node, Ino(node if self._place_st_ino else ino), entry)
 
     def _root(self, commit: CommitNumber) -> Place:
         found = self._places.get((commit, Rank(0)))

@@ -17,6 +17,9 @@ them, while the kernel takes one node under two names for a directory that was m
 
     01 | 62: keyed hash of path, dirtree, dirmeta        a directory below a commit's root
     10 | 62: commit number                               a commit's root: each its own, or cp refuses two equal ones
+
+and with -o place-inodes=stat, for files of a commit: then a file's st_ino is its node number. (No commit has number 0,
+so these and the roots' don't meet.)
 """
 
 from __future__ import annotations

@@ -26,13 +26,15 @@ class MountOptions:
 
     owner_me: the user who mounts owns everything and may read it (fsview/ownership.py). verify: "sha256" if a content
     is checked as a whole when it is first opened, else "xxh3". root: the revision, and the path in it, that is
-    mounted alone. place_inodes: equal files have node numbers of their own, as a writable overlay over the view needs.
+    mounted alone. place_inodes: equal files have node numbers of their own, as a writable overlay over the view needs;
+    place_st_ino: and a st_ino of their own, as fuse-overlayfs needs, which takes files of one st_ino for hard links.
     overwrite_ino: write st_ino where pyfuse3 has no way to (fsview/operations.py).
     """
 
     allow_other: bool = False
     default_permissions: bool = False
     place_inodes: bool = False
+    place_st_ino: bool = False
     suid: bool = False
     dev: bool = False
     exec: bool = True
@@ -56,7 +58,7 @@ class MountOptions:
     def texts(self) -> list[str]:
         """Return what was asked for, in the words of `-o`."""
         words = [*self.names(), *(word[2:] for word, is_on in self._permissions()[:2] if is_on)]
-        words += ["noexec"] * (not self.exec) + ["place-inodes"] * self.place_inodes + ["owner=me"] * self.owner_me
+        words += ["noexec"] * (not self.exec) + self._places() + ["owner=me"] * self.owner_me
         values = {"uid": self.uid, "gid": self.gid, "root": self.root}
         words += [f"{name}={value}" for name, value in values.items() if value is not None]
         return [*words, f"verify={self.verify}", f"workers={self.workers}"]
@@ -66,6 +68,9 @@ class MountOptions:
         if self.owner_me:
             return Ownership(os.geteuid(), os.getegid(), by_mode=True)
         return Ownership(self.uid, self.gid)
+
+    def _places(self) -> list[str]:
+        return ["place-inodes=stat" if self.place_st_ino else "place-inodes"] if self.place_inodes else []
 
     def _permissions(self) -> list[tuple[str, bool]]:
         return [("nosuid", self.suid), ("nodev", self.dev), ("noexec", self.exec)]
@@ -130,6 +135,7 @@ _WORDS: Final[dict[str, dict[str, Any]]] = {
     "allow_other": {"allow_other": True},
     "default_permissions": {"default_permissions": True},
     "place-inodes": {"place_inodes": True},
+    "place-inodes=stat": {"place_inodes": True, "place_st_ino": True},
     "suid": {"suid": True},
     "dev": {"dev": True},
     "noexec": {"exec": False},

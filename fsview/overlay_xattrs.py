@@ -25,19 +25,19 @@ def escaped(xattrs: Xattrs) -> Xattrs:
     return tuple(sorted((_escaped(name), value) for name, value in xattrs))
 
 
-def unescaped(xattrs: Xattrs) -> Xattrs:
-    """Return what was committed, from what the view shows of it: what overlayfs notes for itself is left out."""
-    return tuple(sorted((found, value) for name, value in xattrs if (found := _unescaped(name)) is not None))
+def unescaped(xattrs: Xattrs, own: tuple[bytes, ...]) -> Xattrs:
+    """Return what is to be committed of a file that an overlay over a view copied up.
+
+    *own* is what the names begin with that this overlay keeps for itself: they are left out.
+    """
+    pairs = ((_unescaped(name), name, value) for name, value in xattrs)
+    return tuple(sorted((found, value) for found, name, value in pairs if found != name or not name.startswith(own)))
 
 
 def _escaped(name: bytes) -> bytes:
     return next((prefix + OVERLAY + name[len(prefix) :] for prefix in PREFIXES if name.startswith(prefix)), name)
 
 
-def _unescaped(name: bytes) -> bytes | None:
-    for prefix in PREFIXES:
-        if name.startswith(prefix + OVERLAY):
-            return prefix + name[len(prefix) + len(OVERLAY) :]
-        if name.startswith(prefix):
-            return None
-    return name
+def _unescaped(name: bytes) -> bytes:
+    found = next((prefix for prefix in PREFIXES if name.startswith(prefix + OVERLAY)), None)
+    return name if found is None else found + name[len(found) + len(OVERLAY) :]

@@ -112,4 +112,5 @@ def _open_view(service: Service, counters: Counters, options: MountOptions, pinn
         certify_contents=options.verify == "sha256",
         pinned=pinned,
         place_inodes=options.place_inodes,
+        place_st_ino=options.place_st_ino,
     )

@@ -72,6 +72,7 @@ class View:
         ownership: Ownership = AS_COMMITTED,
         certify_contents: bool = False,
         place_inodes: bool = False,
+        place_st_ino: bool = False,
         pinned: Pinned | None = None,
     ) -> None:
         """*uid* and *gid* own what is above the commits; *marks* make the unlisted xattrs of the mount point.
@@ -80,14 +81,15 @@ class View:
         processes that serve a mount.
         *ownership* is whose the files in commits are; with *certify_contents* the sha256 of each is checked when it is
         first opened, which may take long: then *on_progress* hears that it goes on. *place_inodes*: equal
-        files have node numbers of their own.
+        files have node numbers of their own; *place_st_ino*: and a st_ino of their own.
         """
         self._repository, self._database, self._ownership = repository, repository.database, ownership
         self._damage = Damage(repository)
         self._must_certify = certify_contents
         self._certified: BoundedCache[FileId, bool] = BoundedCache(_CERTIFIED_MAX)
         self.on_progress: Callable[[], None] = _do_nothing
-        self._trees = CommitTrees(repository, ownership, place_inodes=place_inodes)
+        self._trees = CommitTrees(repository, ownership, place_inodes=place_inodes, place_st_ino=place_st_ino)
+        self._place_st_ino = place_st_ino
         self._names = Names(repository, self._trees, uid, gid, now_s, status or {})
         self._marks = dict(marks or {})
         self._pinned = None if pinned is None else self._directory_of(pinned)
@@ -110,7 +112,8 @@ class View:
         """
         parsed = self._parse(node)
         if isinstance(parsed, File):
-            return self._file_attributes(parsed.file_id)._replace(node=NodeId(node))
+            found = self._file_attributes(parsed.file_id)
+            return found._replace(node=NodeId(node), ino=Ino(node) if self._place_st_ino else found.ino)
         if isinstance(parsed, Directory):
             return self._directory_attributes(parsed)
         return self._names.attributes(parsed)

@@ -48,6 +48,7 @@ COMMANDS: Final = {  # name: (module:attribute, what it does)
     "checkout": ("tools.checkout:checkout_command", "Write a commit, or a part of it, to a directory."),
     "mount": ("tools.mount:mount_command", "Show all commits and refs as read-only directories."),
     "umount": ("tools.mount:umount_command", "End a mount."),
+    "workspace": ("tools.workspace:workspace_command", "Make a writable tree on top of a commit."),
     "prune": ("tools.prune:prune_command", "Delete commits that nobody wants, and what only they held."),
     "fsck": ("tools.fsck:fsck_command", "Check everything that is stored."),
     "debug": ("tools.debug:debug_command", "Print any record, node number or object as text."),
@@ -261,6 +262,15 @@ def find_repository(given: Path | None) -> Path:
     return given or Path()
 
 
+def path_revisions(ctx: click.Context) -> PathRevisions:
+    """Return what tells which repository the paths among a command's words are of."""
+    from tools.mounted import PathRevisions  # seldom needed
+
+    paths = ctx.meta.setdefault(_PATH_REVISIONS, PathRevisions(ctx))
+    assert isinstance(paths, PathRevisions)
+    return paths
+
+
 class RefType(click.ParamType[str]):
     """The name of a ref, or the beginning of one; completes refs."""
 
@@ -299,11 +309,7 @@ class RevisionType(RefType):
             return value
         if not value.startswith(("/", ".")) and not ("/" in value and os.path.lexists(value)):
             return value
-        from tools.mounted import PathRevisions  # seldom needed
-
-        paths = ctx.meta.setdefault(_PATH_REVISIONS, PathRevisions(ctx))
-        assert isinstance(paths, PathRevisions)
-        return paths.take(value)
+        return path_revisions(ctx).take(value)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Return the refs that begin with *incomplete*; what can only be a path is for the shell to complete."""

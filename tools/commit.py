@@ -12,19 +12,22 @@ import click
 
 from store.gvariant import Variant
 from store.publication import Phase, Report
+from store.refs import find_ref
 from store.repository import Repository
-from tools.cli import REVISION, RevisionType, repository_option
-from tools.make_commit import Message, TreeSpec, commit, listed
+from tools.cli import REVISION, RevisionType, path_revisions, repository_option
+from tools.make_commit import WORKSPACE, Message, TreeSpec, commit, listed
 from tools.patterns import compile_patterns
 from tools.recipe import Recipe
 from tools.render import progress
 from tools.sources import DiskOptions
+from tools.workspace_state import load
 
 EXAMPLES = """\b
 Examples:
   fsview commit -b debian/12/amd64/base -s "Debian 12.4" /srv/trees/debian-12
   tar c -C build . | fsview commit -b app/main --tree=tar=-
   fsview commit -b app/debug --tree=ref=app/main --tree=dir=extra
+  fsview commit -b app/patched --workspace /srv/work     costs what was changed there, see 'fsview workspace --help'
 """
 
 _TEXT = click.File("r", "utf-8", "surrogateescape")
@@ -40,6 +43,17 @@ class _TreeType(RevisionType):
         return _BY_REVISION + super().convert(value.removeprefix(_BY_REVISION), param, ctx)
 
 
+class _WorkspaceType(click.ParamType[Path]):
+    """A workspace: the repository is then its own."""
+
+    name = "directory"
+
+    def convert(self, value: str | Path, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        if ctx is not None and not ctx.resilient_parsing:
+            path_revisions(ctx).agree(load(Path(value)).repository, f"--workspace {value}")
+        return Path(value)
+
+
 @click.command("commit", epilog=EXAMPLES)
 @click.argument("directory", required=False, type=click.Path(path_type=Path))
 @click.option("-b", "--branch", metavar="REF", help="The ref to move to the new commit; made if it isn't there.")
@@ -48,6 +62,7 @@ class _TreeType(RevisionType):
 @click.option("-F", "--body-file", type=_TEXT, help="Take the description from a file.")
 @click.option("--tree", "trees", multiple=True, type=_TreeType(), metavar="dir=PATH|tar=FILE|ref=REV",
               help="What to commit; several are laid over each other. tar=-: standard input.")  # fmt: skip
+@click.option("--workspace", metavar="DIR", type=_WorkspaceType(), help="Commit what this workspace shows.")
 @click.option("--parent", metavar="REV", type=REVISION, help="Parent commit, or 'none'; else the ref's head.")
 @click.option("--timestamp", metavar="TIME", help="ISO 8601, @SECONDS, ...; else SOURCE_DATE_EPOCH, else now.")
 @click.option("--orphan", is_flag=True, help="Make a commit without a ref.")
@@ -72,18 +87,19 @@ class _TreeType(RevisionType):
 @repository_option
 def commit_command(repository: Repository, /, **options: Any) -> None:
     """Commit the tree in DIRECTORY, or what --tree names, and print the commit's checksum."""
-    trees = _tree_specs(options["directory"], options["trees"])
+    trees = _tree_specs(options["directory"], options["trees"], options["workspace"])
     if (options["branch"] is None) != options["orphan"]:
         raise click.UsageError("name the ref with -b REF, or ask for a commit without one with --orphan")
     if options["body"] and options["body_file"]:
         raise click.UsageError("--body and --body-file exclude each other")
     if options["canonical_permissions"] and (options["owner_uid"] or options["owner_gid"]):
         raise click.UsageError("--canonical-permissions makes root the owner; leave out --owner-uid and --owner-gid")
-    if options["ignore_files"] and any(tree.kind != "dir" for tree in trees):
+    if options["ignore_files"] and any(tree.kind not in ("dir", WORKSPACE) for tree in trees):
         raise click.UsageError("--ignore-files is for directories; use --ignore or --skip-list with tar= and ref=")
+    message = _message(options, _new_parent(repository, options))
     with progress("committing", unit="files") as advance:
         made = commit(
-            repository, trees, _message(options), _disk_options(options), allow_changed=options["allow_changed"],
+            repository, trees, message, _disk_options(options), allow_changed=options["allow_changed"],
             report=_reporter(advance),
         )  # fmt: skip
     if made.changed:
@@ -104,7 +120,11 @@ def _reporter(advance: Callable[[int], object]) -> Report:
     return report
 
 
-def _tree_specs(directory: Path | None, trees: tuple[str, ...]) -> list[TreeSpec]:
+def _tree_specs(directory: Path | None, trees: tuple[str, ...], workspace: Path | None) -> list[TreeSpec]:
+    if workspace is not None:
+        if directory is not None or trees:
+            raise click.UsageError("a workspace is committed alone; leave out DIRECTORY and --tree")
+        return [TreeSpec(WORKSPACE, os.fspath(workspace))]
     specs = []
     for text in trees:
         kind, equals, value = text.partition("=")
@@ -116,7 +136,7 @@ def _tree_specs(directory: Path | None, trees: tuple[str, ...]) -> list[TreeSpec
     return specs or [TreeSpec("dir", str(directory or "."))]
 
 
-def _message(options: dict[str, Any]) -> Message:
+def _message(options: dict[str, Any], parent: str | None) -> Message:
     from store.objects import pack_detached
 
     strings = [(key, Variant("s", value)) for key, value in map(_pair, options["strings"])]
@@ -130,10 +150,20 @@ def _message(options: dict[str, Any]) -> Message:
     ):
         _check_text(what, text)
     return Message(
-        options["branch"], options["subject"], body, _timestamp_s(options["timestamp"]), options["parent"],
+        options["branch"], options["subject"], body, _timestamp_s(options["timestamp"]), parent,
         (*strings, *variants), not options["no_bindings"], options["bind_refs"],
         pack_detached(tuple(detached)) if detached else None,
     )  # fmt: skip
+
+
+def _new_parent(repository: Repository, options: dict[str, Any]) -> str | None:
+    """Return the parent that was asked for; of a workspace on a new ref, the commit below it."""
+    if options["parent"] is not None or options["workspace"] is None:
+        parent: str | None = options["parent"]
+        return parent
+    with repository.database.reading() as reading:
+        is_new = options["branch"] is None or find_ref(reading, options["branch"]) is None
+    return load(options["workspace"]).commit if is_new else None
 
 
 def _variant(text: str) -> Variant:

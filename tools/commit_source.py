@@ -59,6 +59,11 @@ class CommitDirectory:
         """*entry* is the directory's, or its commit's root; *place* is its path in the commit."""
         self._scan, self._entry, self.path, self._place = scan, entry, path, place
 
+    @property
+    def tree_id(self) -> TreeId:
+        """The dirtree in the commit."""
+        return TreeId(self._entry.id)
+
     def meta(self) -> DirMeta | MetaId:
         """Return the dirmeta."""
         meta_id = MetaId(self._entry.meta_id)
@@ -69,7 +74,7 @@ class CommitDirectory:
 
     def scan(self) -> Scanned:
         """Return what is in it."""
-        scan, tree_id = self._scan, TreeId(self._entry.id)
+        scan, tree_id = self._scan, self.tree_id
         with scan.repository.database.reading() as reading:
             scanned = Scanned(tree_record(reading, tree_id).mtime_ns, tree_id=tree_id if scan.as_it_is else None)
             for entry in load_listing(reading, tree_id):

@@ -16,7 +16,6 @@ from store.schema import FileId, MetaId
 from store.statcache import StatRecord, pack_stat, stat_key
 from tools.hashing import Hasher
 from tools.patterns import IGNORE_FILE, IsIgnored, nested
-from tools.recipe import read_xattrs
 from tools.sources import DiskOptions, Scanned
 
 _TRIES: Final = 3
@@ -47,6 +46,20 @@ class DiskScan:
         return self._reliable[device]
 
 
+def start_scan(path: Path, options: DiskOptions, database: Database, hasher: Hasher) -> tuple[DiskScan, os.stat_result]:
+    """Return what the scan of the directory at *path*, which may be a symlink, shares, and the directory's stat.
+
+    Raises:
+        OSError: it is not there, or not a directory.
+    """
+    real = os.path.realpath(os.fsencode(path), strict=True)
+    status = os.stat(real)
+    if not stat.S_ISDIR(status.st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+    home = database.path.parent.stat()
+    return DiskScan(real, status.st_dev, options, database, (home.st_dev, home.st_ino), hasher), status
+
+
 class DiskDirectory:
     """A directory on disk."""
 
@@ -69,13 +82,8 @@ class DiskDirectory:
         Raises:
             OSError: it is not there, or not a directory.
         """
-        real = os.path.realpath(os.fsencode(path), strict=True)
-        status = os.stat(real)
-        if not stat.S_ISDIR(status.st_mode):
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
-        home = database.path.parent.stat()
-        scan = DiskScan(real, status.st_dev, options, database, (home.st_dev, home.st_ino), hasher)
-        return cls(scan, real, status)
+        scan, status = start_scan(path, options, database, hasher)
+        return cls(scan, scan.root, status)
 
     @property
     def shared(self) -> DiskScan:
@@ -88,7 +96,7 @@ class DiskDirectory:
             return self._meta_id
         recipe, status = self._scan.options.recipe, self._status
         try:
-            xattrs = read_xattrs(self._reach) if recipe.wants_xattrs else ()
+            xattrs = recipe.xattrs_of(self._reach)
         except OSError as error:
             self._complain(self.path, error)
             xattrs = ()

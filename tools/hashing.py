@@ -28,7 +28,7 @@ from store.objects import Checksum
 from store.repository import Repository
 from store.stager import WHOLE_BYTES_MAX, Stager
 from store.statcache import pack_stat
-from tools.recipe import Recipe, read_xattrs
+from tools.recipe import Recipe
 
 _BATCH_FILES: Final = 128
 _BATCH_BYTES: Final = 16 << 20
@@ -224,7 +224,7 @@ class _Worker:
 
     def _hash_symlink(self, path: bytes, is_last: bool) -> Hashed | None:
         status, target = os.lstat(path), os.readlink(path)
-        xattrs = read_xattrs(path) if self._job.recipe.wants_xattrs else ()
+        xattrs = self._job.recipe.xattrs_of(path)
         packed = pack_stat(status)
         changed = packed != pack_stat(os.lstat(path))
         if changed and not is_last:
@@ -236,7 +236,7 @@ class _Worker:
         status = os.fstat(file)
         if not stat.S_ISREG(status.st_mode):
             return Hashed(_NONE, b"", problem="it was replaced by something else while it was read")
-        xattrs = read_xattrs(file) if self._job.recipe.wants_xattrs else ()
+        xattrs = self._job.recipe.xattrs_of(file)
         header = self._job.recipe.file(status.st_uid, status.st_gid, status.st_mode, xattrs, b"")
         packed = pack_stat(status)
         changed = False

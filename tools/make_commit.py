@@ -24,16 +24,19 @@ from tools.build import Builder, Outcome
 from tools.commit_source import CommitDirectory, CommitScan
 from tools.disk_source import DiskDirectory, DiskScan
 from tools.hashing import GONE, Hasher, Job
+from tools.overlay_source import open_workspace, workspace_options
 from tools.sources import Directory, DiskOptions, MergedDirectory
 from tools.tar_source import read_tar
+from tools.workspace_state import load
 
+WORKSPACE = "workspace"
 _LISTED_MAX = 20
 _CHECKSUM = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
 class TreeSpec:
-    """One --tree: kind is "dir", "tar" (value "-": standard input) or "ref"."""
+    """One --tree: kind is "dir", "tar" (value "-": standard input) or "ref"; or --workspace, alone: "workspace"."""
 
     kind: str
     value: str
@@ -101,6 +104,8 @@ def _commit(
     processes: int | None, report: Report,
 ) -> Committed:  # fmt: skip
     scan_ns = time.time_ns()
+    if trees[0].kind == WORKSPACE:
+        options = workspace_options(options, load(Path(trees[0].value)))
     with Writer(repository, report) as writer:
         with Hasher(Job(repository.path, writer.stage.path, options.recipe), processes) as hasher, ExitStack() as stack:
             opener = _Opener(repository, writer, hasher, options, stack)
@@ -141,6 +146,11 @@ class _Opener:
             return directory
         if spec.kind == "tar":
             return read_tar(None if spec.value == "-" else Path(spec.value), self._stager(), self._options)
+        if spec.kind == WORKSPACE:
+            workspace = load(Path(spec.value))
+            directory = open_workspace(self._repository, workspace, self._stager(), self._options, self._hasher)
+            self.scans.append(directory.shared)
+            return directory
         return self._commit_tree(spec.value)
 
     def _stager(self) -> Stager:

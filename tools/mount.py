@@ -31,7 +31,8 @@ In it are:
 -o takes, with commas between them:
   allow_other            users other than you see it, too, as far as modes and owners let them
   default_permissions    modes and owners bind you, too
-  place-inodes           equal files are files of their own: needed below an overlay that is written to
+  place-inodes           equal files are files of their own: needed below an overlay that is written to;
+                         place-inodes=stat: also by their st_ino, as fuse-overlayfs needs
   owner=me               everything is yours, and you may read what its owner root could; for who is not root
   uid=N, gid=N           everything belongs to these; modes are as committed
   suid, dev, noexec      set-user-ID programs and devices work (root only); no program does

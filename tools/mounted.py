@@ -36,13 +36,21 @@ class PathRevisions:
         if not word.startswith(("/", ".")) and (not is_in_view(word) or self._is_revision(word)):
             return word
         found = locate(word)
-        if self.repository is not None and not _is_same(self.repository, found.repository):
+        self.agree(found.repository, word)
+        return found.revision
+
+    def agree(self, repository: Path, word: str) -> None:
+        """Note that *word* is of *repository*.
+
+        Raises:
+            InvalidNameError: something else is of another.
+        """
+        if self.repository is not None and not _is_same(self.repository, repository):
             raise InvalidNameError(
-                f"{word} is in a view of {found.repository}, but {self._said_by} is of {self.repository}; "
+                f"{word} is of the repository {repository}, but {self._said_by} is of {self.repository}; "
                 f"one command works on one repository"
             )
-        self.repository, self._said_by = found.repository, word
-        return found.revision
+        self.repository, self._said_by = repository, word
 
     def check(self, given: Path) -> None:
         """Refuse a repository, named apart, that is not the one of the paths.

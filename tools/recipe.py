@@ -10,6 +10,7 @@ import os
 import stat
 from dataclasses import dataclass
 
+from fsview.overlay_xattrs import unescaped
 from store.objects import DirMeta, FileHeader, Xattrs
 
 _CANONICAL_BITS = 0o755
@@ -19,13 +20,15 @@ _CANONICAL_BITS = 0o755
 class Recipe:
     """Options that shape every object of a commit.
 
-    canonical is OSTree's --canonical-permissions: mode & 0755, owner root, no xattrs.
+    canonical is OSTree's --canonical-permissions: mode & 0755, owner root, no xattrs. overlay_notes: what the names of
+    xattrs begin with that an overlay keeps for itself, where its upper directory is the source.
     """
 
     owner_uid: int | None = None
     owner_gid: int | None = None
     canonical: bool = False
     xattrs: bool = True
+    overlay_notes: tuple[bytes, ...] = ()
 
     @property
     def wants_xattrs(self) -> bool:
@@ -36,6 +39,11 @@ class Recipe:
     def key(self) -> bytes:
         """Return what tells this recipe from others in the stat cache."""
         return repr((self.owner_uid, self.owner_gid, self.canonical, self.wants_xattrs)).encode()
+
+    def xattrs_of(self, file: int | bytes) -> Xattrs:
+        """Return those of a descriptor or path that are to be committed; see read_xattrs."""
+        found = read_xattrs(file) if self.wants_xattrs else ()
+        return unescaped(found, self.overlay_notes) if self.overlay_notes else found
 
     def file(self, uid: int, gid: int, mode: int, xattrs: Xattrs, target: bytes) -> FileHeader:
         """Return the header of a regular file or a symlink (whose permissions nobody asks)."""

@@ -16,7 +16,7 @@ xattrs = st.dictionaries(st.lists(parts, min_size=1, max_size=4).map(b"".join), 
 @given(xattrs)
 def test_what_is_escaped_comes_back_and_no_overlay_obeys_it(found: tuple[tuple[bytes, bytes], ...]) -> None:
     shown = escaped(found)
-    assert unescaped(shown) == found and shown == tuple(sorted(shown))
+    assert unescaped(shown, PREFIXES) == found and shown == tuple(sorted(shown))
     for name, _ in shown:
         for prefix in PREFIXES:
             assert not name.startswith(prefix) or name.startswith(prefix + b"overlay.")
@@ -24,4 +24,5 @@ def test_what_is_escaped_comes_back_and_no_overlay_obeys_it(found: tuple[tuple[b
 
 def test_what_an_overlay_noted_is_left_out() -> None:
     noted = ((b"trusted.overlay.opaque", b"y"), (b"trusted.overlay.overlay.opaque", b"x"), (b"user.k", b""))
-    assert unescaped(noted) == ((b"trusted.overlay.opaque", b"x"), (b"user.k", b""))
+    assert unescaped(noted, PREFIXES) == ((b"trusted.overlay.opaque", b"x"), (b"user.k", b""))
+    assert unescaped(((b"user.overlay.k", b"1"),), (b"trusted.overlay.",)) == ((b"user.overlay.k", b"1"),)

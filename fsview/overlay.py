@@ -1,0 +1,68 @@
+"""Overlays: the kernel's, which root may mount, and fuse-overlayfs for everybody else."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from store.errors import MountError
+
+KIND: Final = "overlay"
+FUSE_PROGRAM: Final = "fuse-overlayfs"
+FUSE_KIND: Final = f"fuse.{FUSE_PROGRAM}"
+
+# metacopy: contents that stay below are none that a commit could read. index: node numbers of a view are no file
+# handles that hold for good. redirect_dir: directories of the commit can be renamed.
+_KERNEL_OPTIONS: Final = "redirect_dir=on,metacopy=off,index=off"
+
+
+def mount_writable(point: Path, home: Path, lower: str, *, by_kernel: bool) -> None:
+    """Mount an overlay at *point* over *lower*, a path below *home*, where the directories upper and work are.
+
+    Raises:
+        MountError: the kernel or fuse-overlayfs refused, or that is missing.
+    """
+    layers = f"lowerdir={lower},upperdir=upper,workdir=work"  # not absolute: they need no escaping, then
+    if by_kernel:
+        command = ["mount", "-t", KIND, KIND, "-o", f"{layers},{_KERNEL_OPTIONS}", "--", os.fspath(point)]
+    else:
+        command = [FUSE_PROGRAM, "-o", layers, os.fspath(point)]
+    status, text = _run(command, home)
+    if status != 0:
+        raise MountError(
+            f"{point} can't be mounted: {text or command[0] + ' failed'}; the directory {home} must be on a file "
+            f"system that an overlay can write to, such as ext4, xfs, btrfs or tmpfs"
+        )
+
+
+def unmount(point: Path, *, lazy: bool) -> None:
+    """Unmount an overlay.
+
+    Raises:
+        MountError: it is in use, or this user may not.
+    """
+    command = ["umount"] if os.geteuid() == 0 else ["fusermount3", "-u"]
+    flags = (["-l"] if os.geteuid() == 0 else ["-z"]) if lazy else []
+    status, text = _run([*command, *flags, "--", os.fspath(point)], Path("/"))
+    if status != 0:
+        raise MountError(f"{point} can't be unmounted: {text}; end what uses it, or take it away all the same: -l")
+
+
+def _run(command: Sequence[str], directory: Path) -> tuple[int, str]:
+    """Run a program in *directory*; return its exit status and what it complained of, to a file: it may stay."""
+    with tempfile.TemporaryFile() as errors:
+        try:
+            done = subprocess.run(
+                command, cwd=directory, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors,
+                env=os.environ | {"LC_ALL": "C"},
+            )  # fmt: skip
+        except FileNotFoundError:
+            raise MountError(
+                f"{command[0]} is missing, which everybody but root needs; install it: apt install {command[0]}"
+            ) from None
+        errors.seek(0)
+        return done.returncode, " ".join(errors.read().decode(errors="replace").split())

@@ -1,0 +1,184 @@
+"""The upper directory of a workspace as a source: what changed is read, the rest is taken from the commit below by id.
+
+What overlayfs leaves in an upper directory, and fuse-overlayfs where it differs:
+
+    char device 0:0, or an empty file with the xattr "whiteout"    the name is gone       or a file .wh.NAME
+    a directory with the xattr "opaque" = "y"                      nothing below counts   or a file .wh..wh..opq in it
+    a directory with the xattr "redirect"                          it was renamed: below it is that directory of the
+                                                                   commit: "/a/path", or a name beside its own
+    any other directory                                            it is merged with the commit's, if that has it
+    a file with the xattr "metacopy"                               its contents are below: refused, for workspaces are
+                                                                   mounted without
+
+The xattrs are in "trusted.overlay." or "user.overlay."; a commit's own of these names are escaped in the view, and so
+here (fsview/overlay_xattrs.py).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Final
+
+from store.errors import NotFoundError
+from store.listing import Entry
+from store.objects import DirMeta, checksum_from_hex
+from store.repository import Repository
+from store.schema import MetaId, TreeId
+from store.stager import Stager
+from store.tree import commit_number, commit_record, find, load_listing, root_entry
+from tools.commit_source import CommitDirectory, CommitScan
+from tools.disk_source import DiskDirectory, DiskScan, start_scan
+from tools.hashing import Hasher
+from tools.sources import Directory, DiskOptions, Scanned
+from tools.workspace_state import Workspace
+
+KERNEL_NOTES: Final = (b"trusted.overlay.",)
+FUSE_NOTES: Final = (b"trusted.overlay.", b"user.overlay.", b"user.fuseoverlayfs.")
+_WHITEOUT: Final = b".wh."
+_OPAQUE: Final = b".wh..wh..opq"
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The commit below an upper directory; notes as in the recipe; by_names: fuse-overlayfs's .wh. files count."""
+
+    commit: CommitScan
+    root: Entry
+    notes: tuple[bytes, ...]
+    by_names: bool
+
+
+def workspace_options(options: DiskOptions, workspace: Workspace) -> DiskOptions:
+    """Return the options for reading a workspace's upper directory.
+
+    The stat cache is for directories that are as they were; here, what did not change is not there at all.
+    """
+    notes = KERNEL_NOTES if workspace.by_kernel else FUSE_NOTES
+    return replace(options, recipe=replace(options.recipe, overlay_notes=notes), stat_cache=False)
+
+
+def open_workspace(
+    repository: Repository, workspace: Workspace, stager: Stager, options: DiskOptions, hasher: Hasher
+) -> UpperDirectory:
+    """Return the root of a workspace; *options* are those of `workspace_options`.
+
+    Raises:
+        NotFoundError: the commit below it is not here.
+        OSError: its upper directory is not there.
+    """
+    recipe = replace(options.recipe, overlay_notes=())
+    below = CommitScan(repository, stager, recipe, options.is_skipped)
+    with repository.database.reading() as reading:
+        number = commit_number(reading, checksum_from_hex(workspace.commit))
+        if number is None:
+            raise NotFoundError(f"{workspace.point} is based on the commit {workspace.commit}, which is not here")
+        root = root_entry(reading, commit_record(reading, number))
+    base = Base(below, root, options.recipe.overlay_notes, not workspace.by_kernel)
+    scan, status = start_scan(workspace.upper, options, repository.database, hasher)
+    return UpperDirectory(scan, scan.root, status, base)
+
+
+class _Whole:
+    """A directory of the commit that nothing was done to: nobody looks into it."""
+
+    __slots__ = ("_directory", "path")
+
+    def __init__(self, directory: Directory) -> None:
+        assert isinstance(directory, CommitDirectory)
+        self._directory, self.path = directory, directory.path
+
+    def meta(self) -> DirMeta | MetaId:
+        return self._directory.meta()
+
+    def scan(self) -> Scanned:
+        return Scanned(0, tree_id=self._directory.tree_id)
+
+
+class UpperDirectory(DiskDirectory):
+    """A directory of an upper directory, merged with the one below it."""
+
+    __slots__ = ("_above", "_base", "_hidden", "_lower")
+
+    def __init__(
+        self, scan: DiskScan, path: bytes, status: os.stat_result, base: Base, above: UpperDirectory | None = None
+    ) -> None:
+        """*above* is the directory that it is in; None for the root."""
+        super().__init__(scan, path, status, above)
+        self._base, self._above = base, above
+        self._lower: Entry | None = None
+        self._hidden: set[bytes] = set()  # names below that don't count
+
+    def scan(self) -> Scanned:
+        """Return what is in it, what is left of the commit included; hand the files that are here to the hasher."""
+        self._hidden.clear()
+        scanned = super().scan()
+        if scanned.vanished:
+            return scanned
+        self._lower = self._find_lower()
+        if self._lower is not None:
+            below = CommitDirectory(self._base.commit, self._lower, self.path, self._place).scan()
+            scanned.files |= {name: file for name, file in below.files.items() if name not in self._hidden}
+            for name, directory in below.directories.items():
+                if name not in self._hidden:
+                    scanned.directories[name] = _Whole(directory) if self._base.commit.as_it_is else directory
+        return scanned
+
+    @property
+    def _place(self) -> bytes:
+        return self.path[len(self._scan.root.rstrip(b"/")) :]
+
+    def _wanted(self, rows: list[tuple[bytes, os.stat_result]]) -> list[tuple[bytes, os.stat_result]]:
+        kept = []
+        for name, status in rows:
+            hidden = self._whited_out(name, status)
+            self._hidden.add(hidden or name)
+            if hidden is None:
+                kept.append((name, status))
+                self._refuse_metacopy(name, status)
+        return super()._wanted(kept)
+
+    def _whited_out(self, name: bytes, status: os.stat_result) -> bytes | None:
+        """Return the name that is gone, if this entry says so."""
+        if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
+            return name
+        if self._base.by_names and name.startswith(_WHITEOUT):
+            return name if name == _OPAQUE else name.removeprefix(_WHITEOUT)
+        if stat.S_ISREG(status.st_mode) and not status.st_size and self._note(name, b"whiteout") is not None:
+            return name
+        return None
+
+    def _refuse_metacopy(self, name: bytes, status: os.stat_result) -> None:
+        if stat.S_ISREG(status.st_mode) and self._note(name, b"metacopy") is not None:
+            why = "its contents are not in the upper directory: mount the overlay with metacopy=off, and write to it"
+            self._scan.problems.append((os.path.join(self.path, name), why))
+
+    def _find_lower(self) -> Entry | None:
+        """Return the directory of the commit that this one is merged with."""
+        if self._above is None:
+            return self._base.root
+        if _OPAQUE in self._hidden or self._note(b"", b"opaque") == b"y":
+            return None
+        # fuse-overlayfs goes by the path alone, even below an opaque directory; and knows no redirects.
+        redirect = self._place if self._base.by_names else self._note(b"", b"redirect") or os.path.basename(self.path)
+        with self._base.commit.repository.database.reading() as reading:
+            found: Entry | None = None
+            if redirect.startswith(b"/"):
+                with suppress(NotFoundError):
+                    found = find(reading, self._base.root, redirect)
+            elif self._above._lower is not None:
+                found = load_listing(reading, TreeId(self._above._lower.id)).find(redirect)
+        return found if found is not None and found.is_directory else None
+
+    def _note(self, name: bytes, what: bytes) -> bytes | None:
+        """Return what the overlay noted of an entry; b"": of this directory."""
+        path = os.path.join(self._reach, name) if name else self._reach
+        for prefix in self._base.notes:
+            with suppress(OSError):  # it has none, or is gone: reading it tells
+                return os.getxattr(path, prefix + what, follow_symlinks=False)
+        return None
+
+    def _child(self, name: bytes, status: os.stat_result, meta_id: object) -> UpperDirectory:
+        return UpperDirectory(self._scan, os.path.join(self.path, name), status, self._base, self)

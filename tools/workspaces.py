@@ -1,0 +1,208 @@
+"""Make, mount, unmount and remove workspaces: writable trees on top of commits (tools/workspace_state.py)."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from fsview import overlay
+from fsview.mountinfo import mount_at
+from fsview.mountpoint import STATUS_MARK
+from fsview.mountpoint import unmount as unmount_view
+from store.errors import ConflictError, InvalidNameError, MountError, NotFoundError
+from store.refs import find_ref, set_ref
+from store.repository import Repository
+from store.revisions import resolve
+from store.schema import CommitNumber
+from store.tree import commit_record
+from tools.mount import log_path_of
+from tools.mount import mount as mount_view
+from tools.workspace_state import Workspace, home_of, load
+
+_PLACED, _PLACED_STAT = "place-inodes", "place-inodes=stat"  # what fuse-overlayfs needs: see fsview/options.py
+
+
+def add(repository: Repository, revision: str, point: Path, view: Path | None, *, by_kernel: bool) -> Workspace:
+    """Make a workspace on top of *revision* and mount it at *point*; *view*: over this mounted view.
+
+    Raises:
+        InvalidNameError: something is in the way.
+        NotFoundError: there is no such revision, or no directory to put it in.
+        MountError: *view* was mounted without place-inodes, or something can't be mounted.
+    """
+    point = _free_place(point)
+    with repository.database.reading() as reading:
+        number = resolve(reading, revision, now_s=int(time.time()))
+        checksum = commit_record(reading, number).checksum
+    real_view = None if view is None else Path(os.path.realpath(view))
+    workspace = Workspace(point, Path(os.path.realpath(repository.path)), checksum.hex(), by_kernel, real_view)
+    if real_view is not None:
+        check_view(real_view, workspace)
+    made_point = not point.exists()
+    workspace.home.mkdir(mode=0o700)
+    try:
+        for directory in (point, workspace.upper, workspace.home / "work", workspace.own_view):
+            directory.mkdir(exist_ok=directory == point)
+        _keep(repository, workspace, number)
+        _mount(workspace)
+        _take_over_the_root(workspace)
+        workspace.save()
+    except BaseException:
+        with suppress(MountError):
+            unmount(workspace, lazy=True)
+        _delete(repository, workspace)
+        if made_point:
+            point.rmdir()
+        raise
+    return workspace
+
+
+def mount(workspace: Workspace) -> None:
+    """Mount a workspace again: after a reboot, after `unmount`, or when its server was killed.
+
+    Raises:
+        MountError: it is mounted, or can't be.
+    """
+    found = mount_at(workspace.point)
+    if found is not None and _is_dead(workspace):
+        unmount(workspace, lazy=True)
+    elif found is not None:
+        raise MountError(f"{workspace.point} is mounted already, by {found.kind}")
+    _mount(workspace)
+
+
+def unmount(workspace: Workspace, *, lazy: bool = False) -> None:
+    """End the overlay and the view below it; what was changed is kept.
+
+    Raises:
+        MountError: it is in use.
+    """
+    if mount_at(workspace.point) is not None:
+        overlay.unmount(workspace.point, lazy=lazy)
+    if mount_at(workspace.own_view) is not None:
+        unmount_view(workspace.own_view, lazy=lazy)
+
+
+def remove(repository: Repository, workspace: Workspace, *, force: bool) -> None:
+    """End a workspace and delete it, what was changed in it included.
+
+    Raises:
+        ConflictError: something was changed in it, and *force* is not set.
+        MountError: it is in use.
+    """
+    changed = os.listdir(workspace.upper)
+    if changed and not force:
+        raise ConflictError(
+            f"{workspace.point} has changes, such as in {min(changed)}; keep them: fsview commit --workspace "
+            f"{workspace.point} -b REF; to remove the workspace all the same: --force"
+        )
+    unmount(workspace)
+    _delete(repository, workspace)
+    with suppress(OSError):  # it was not empty before, or is gone
+        workspace.point.rmdir()
+
+
+def is_mounted(workspace: Workspace) -> bool:
+    """Whether the workspace can be used."""
+    return mount_at(workspace.point) is not None and not _is_dead(workspace)
+
+
+def check_view(view: Path, workspace: Workspace) -> None:
+    """Refuse a view that no writable overlay must be laid over.
+
+    Raises:
+        MountError: it is none, of another repository, or was mounted without place-inodes.
+    """
+    try:
+        status = json.loads(os.getxattr(view, STATUS_MARK))
+    except OSError as error:
+        raise MountError(f"no view is mounted at {view}, or its server does not answer: {error.strerror}") from None
+    if status["repository"] != os.fspath(workspace.repository):
+        raise MountError(f"the view at {view} is of {status['repository']}, not of {workspace.repository}")
+    needed = [_PLACED_STAT] if not workspace.by_kernel else [_PLACED, _PLACED_STAT]
+    if not set(needed) & set(status["options"].split(",")):
+        raise MountError(
+            f"the view at {view} was mounted without {needed[0]}: in a workspace over it, writing to a file would "
+            f"change all files that are equal to it; mount it with -o {needed[0]}, or leave --view out"
+        )
+
+
+def _mount(workspace: Workspace) -> None:
+    from fsview.options import MountOptions
+
+    if workspace.view is None:
+        options = MountOptions(place_inodes=True, place_st_ino=not workspace.by_kernel)
+        mount_view(workspace.repository, workspace.own_view, options, log_path=log_path_of(workspace.point))
+    view = workspace.view or workspace.own_view
+    check_view(view, workspace)
+    lower = workspace.home / "lower"
+    lower.unlink(missing_ok=True)
+    lower.symlink_to(view / "commits" / workspace.commit)
+    overlay.mount_writable(workspace.point, workspace.home, "lower", by_kernel=workspace.by_kernel)
+
+
+def _take_over_the_root(workspace: Workspace) -> None:
+    """Give the root of the workspace what the commit's root has: it is that of the upper directory."""
+    root = workspace.home / "lower"
+    status = os.stat(root)
+    with suppress(PermissionError):  # whoever is not root owns what is his
+        os.chown(workspace.upper, status.st_uid, status.st_gid)
+    os.chmod(workspace.upper, stat.S_IMODE(status.st_mode))
+    for name in os.listxattr(root):
+        os.setxattr(workspace.upper, name, os.getxattr(root, name))
+    os.utime(workspace.upper, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def _free_place(point: Path) -> Path:
+    real = Path(os.path.realpath(point))
+    if home_of(real).exists():
+        with suppress(NotFoundError):
+            load(real)
+            raise InvalidNameError(f"{point} is a workspace already; see: fsview workspace list")
+        raise InvalidNameError(f"{home_of(real)} is in the way; remove it, or name another directory")
+    if not real.parent.is_dir():
+        raise NotFoundError(f"{real.parent} is not there, or no directory, so {point} can't be made in it")
+    if mount_at(real) is not None or (os.path.lexists(real) and (not real.is_dir() or os.listdir(real))):
+        raise InvalidNameError(f"{point} is there already, and no empty directory; name another")
+    return real
+
+
+def _keep(repository: Repository, workspace: Workspace, number: CommitNumber) -> None:
+    """Have a ref keep the commit as long as there is a workspace on top of it."""
+    message = f"workspace: {workspace.point}"
+    repository.database.write(
+        lambda writing: set_ref(writing, workspace.ref, number, time_s=int(time.time()), message=message)
+    )
+
+
+def _delete(repository: Repository, workspace: Workspace) -> None:
+    """Delete what a workspace has on disk and in the repository. The rename is the atomic step."""
+    gone = workspace.home.with_name(workspace.home.name + ".removed")
+    with suppress(FileNotFoundError):
+        os.rename(workspace.home, gone)
+    workspace.forget()
+    with repository.database.reading() as reading:
+        is_kept = find_ref(reading, workspace.ref) is not None
+    if is_kept:
+        now_s = int(time.time())
+        repository.database.write(
+            lambda writing: set_ref(writing, workspace.ref, None, time_s=now_s, message="workspace removed")
+        )
+    if (gone / "work" / "work").is_dir():
+        os.chmod(gone / "work" / "work", 0o700)  # the kernel's has no permissions at all
+    shutil.rmtree(gone, ignore_errors=True)
+
+
+def _is_dead(workspace: Workspace) -> bool:
+    """Whether the view below no longer answers."""
+    try:
+        os.getxattr(workspace.view or workspace.own_view, STATUS_MARK)
+        os.statvfs(workspace.point)
+    except OSError:
+        return True
+    return False
