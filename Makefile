@@ -31,9 +31,10 @@ lint: setup  ## ruff, mypy, and the syntax of the shell scripts
 	@$(BIN)/mypy
 	@for script in $(SHELL_SCRIPTS); do bash -n $$script || exit 1; done
 
-bench: setup  ## build two Debian trees (root), then print the table of ratios
-	@FSVIEW_TREES="$(TREES)" tests/bench/trees.sh debian-12-base debian-13-base debian-12-dev
-	@FSVIEW_TREES="$(TREES)" PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.bench
+bench:  ## build Debian trees (root), then print the table; BENCH='--quick --only find' for a part (hours else)
+	@.ci/setup bench
+	@FSVIEW_TREES="$(TREES)" tests/bench/trees.sh debian-12-base debian-12-updated debian-13-base debian-12-dev
+	@FSVIEW_TREES="$(TREES)" PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.bench $(BENCH)
 
 man: setup  ## man pages, from the help texts, in build/man
 	@$(BIN)/python .ci/man.py build/man

@@ -1,1 +1,1 @@
-"""Benchmarks: `make bench`, or `python -m tests.bench [commit] [view] [diff]` as root with the trees built."""
+"""Benchmarks: `make bench`, or `python -m tests.bench --help` as root with the trees built."""

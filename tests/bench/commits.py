@@ -2,54 +2,85 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
-from tests.bench.timing import Results, drop_caches, shell, timed
+from tests.bench.bench import Bench, attempt
+from tests.bench.diffs import change_files
+from tests.bench.results import OWN, Goal, Measured, Row, at_most, say, times_faster
+from tests.bench.timing import drop_caches, shell, timed
+
+_RACY_S = 3  # older than git's racy moment
 
 
-def change_files(tree: Path, count: int = 10) -> None:
-    """Append a byte to *count* files spread over a tree."""
-    files = sorted(path for path in (tree / "usr").rglob("*") if path.is_file() and not path.is_symlink())
-    for path in files[:: max(1, len(files) // count)][:count]:
-        with path.open("ab") as file:
-            file.write(b"\n")
-
-
-def commits(results: Results, tree: Path, work: Path) -> None:
+def commits(bench: Bench, tree: Path) -> None:
     """Measure commits of a copy of *tree*."""
-    copy, name = work / "copy", tree.name
-    shell(
-        f"rm -rf {copy} && cp -a --reflink=auto {tree} {copy} && sync && sleep 3"
-    )  # 3 s: older than git's racy moment
-    own, peer = work / "commit.fsview", work / "commit.ostree"
-    options = "-s bench --timestamp=@1700000000"
-    commands = {
-        "fsview": f"fsview commit --repo {own} -b bench {options} {copy}",
-        "ostree": f"ostree commit --repo={peer} -b bench {options} {copy}",
+    names: dict[str, tuple[Goal, ...]] = {
+        "first, warm": (times_faster(1.67, "ostree"),),
+        "first, cold": (),
+        "unchanged": (),
+        "10 changed files": (),
     }
-    make = {
-        "fsview": f"rm -rf {own} && fsview init {own}",
-        "ostree": f"rm -rf {peer} && ostree init --repo={peer} --mode=bare",
+    rows = {
+        name: row
+        for name, goals in names.items()
+        if (row := bench.results.row(f"commit, {tree.name}, {name}", *goals)) is not None
     }
+    if rows:
+        work = bench.work / "commit"
+        work.mkdir()
+        try:
+            _Commits(bench, tree, work).run(rows)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
 
-    def measure(what: str, goal: str, before: dict[str, str], cold: bool = False) -> float:
-        seconds, sums = {}, set()
-        for program, command in commands.items():
 
-            def prepare(step: str = before.get(program, "true")) -> None:
-                shell(step)
-                shell("sync")
-                if cold:
-                    drop_caches()
+class _Commits:
+    def __init__(self, bench: Bench, tree: Path, work: Path) -> None:
+        self._bench, self._copy = bench, work / "copy"
+        self._own, self._peer = work / "commit.fsview", work / "commit.ostree"
+        shell(f"cp -a --reflink=auto {tree} {self._copy} && sync && sleep {_RACY_S}")
+        options = "-s bench --timestamp=@1700000000"
+        self._commands = {
+            OWN: f"fsview commit --repo {self._own} -b bench {options} {self._copy}",
+            "ostree": f"ostree commit --repo={self._peer} -b bench {options} {self._copy}",
+        }
 
-            seconds[program] = timed(command, before=prepare, runs=3, check=lambda output: sums.add(output.strip()))
-        assert cold or before is not make or len(sums) == 1, f"the checksums differ: {sums}"
-        results.add(f"{what} of {name}", seconds, goal)
-        return seconds["ostree"]
+    def run(self, rows: dict[str, Row]) -> None:
+        """Do all steps, as each builds on the one before; fill those rows that are wanted."""
+        make = {
+            OWN: f"rm -rf {self._own} && fsview init {self._own}",
+            "ostree": f"rm -rf {self._peer} && ostree init --repo={self._peer} --mode=bare",
+        }
+        first = rows.get("first, warm", Row(""))
+        self._measure(first, make)
+        if "first, cold" in rows:
+            self._measure(rows["first, cold"], make, cold=True)
+        unchanged = rows.get("unchanged", Row(""))
+        if "ostree" in first.measured:
+            unchanged.goals = (at_most(first.measured["ostree"].value / 10),)
+        self._measure(unchanged, {})
+        change_files(self._copy)
+        self._measure(rows.get("10 changed files", Row("")), {})
 
-    first = measure("first commit, warm", "ostree >= 1.67", make)
-    measure("first commit, cold", "", make, cold=True)
-    measure("unchanged commit", f"fsview <= {first / 10:.2f} s", {})
-    change_files(copy)
-    measure("commit with 10 changed files", "", {})
-    shell(f"rm -rf {copy} {own} {peer}")
+    def _measure(self, row: Row, before: Mapping[str, str], *, cold: bool = False) -> None:
+        sums: set[str] = set()
+        for program, command in self._commands.items():
+            say(f"{row.what or 'commit'}: {program}")
+            step = before.get(program, "true")
+            attempt([row], program, partial(self._time, row, program, command, step, cold, sums))
+        if len(sums) > 1 and before:
+            row.failures[OWN] = f"the checksums differ: {sums}"
+
+    def _time(self, row: Row, program: str, command: str, step: str, cold: bool, sums: set[str]) -> None:
+        def prepare() -> None:
+            shell(f"{step} && sync")
+            if cold:
+                drop_caches()
+
+        seconds = timed(
+            command, runs=self._bench.runs, before=prepare, check=lambda output: sums.add(output.split()[-1])
+        )
+        row.measured[program] = Measured(seconds, self._bench.runs)

@@ -1,92 +1,66 @@
-"""Time whole commands, warm and cold, and hold results together as rows of a table."""
+"""Run shell commands, end them when they take too long, drop caches."""
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
-
-from tools.render import table
 
 DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 
 
-@dataclass(slots=True)
-class Row:
-    """One thing that was done by several programs; seconds by program, the medians of some runs."""
-
-    what: str
-    seconds: dict[str, float]
-    goal: str = ""
-
-
-@dataclass(slots=True)
-class Results:
-    """All rows, printed as they come."""
-
-    rows: list[Row] = field(default_factory=list)
-
-    def add(self, what: str, seconds: dict[str, float], goal: str = "") -> None:
-        """Keep a row, and print it."""
-        self.rows.append(Row(what, seconds, goal))
-        print(f"  {what}: " + ", ".join(f"{name} {time_s:.3f} s" for name, time_s in seconds.items()), flush=True)
-
-    def print_table(self) -> None:
-        """Print what fsview took, and each other program's time as a multiple of it (more than 1: fsview is faster)."""
-        lines = [("", "fsview", "others, as multiples of fsview's time", "goal")]
-        for row in self.rows:
-            own = row.seconds["fsview"]
-            others = ", ".join(f"{name} {time_s / own:.2f}" for name, time_s in row.seconds.items() if name != "fsview")
-            lines.append((row.what, f"{own:.3f} s", others, row.goal))
-        print(table(lines))
-
-
-def shell(command: str, cwd: Path | None = None, ok: Sequence[int] = (0,)) -> str:
+def shell(command: str, cwd: Path | None = None, ok: Sequence[int] = (0,), limit_s: float | None = None) -> str:
     """Run a shell command; return its output.
 
     Raises:
         AssertionError: its exit status is not one of *ok*.
+        TimeoutExpired: it took longer than *limit_s*; it and all that it started were killed.
     """
-    done = subprocess.run(
-        ["bash", "-o", "pipefail", "-c", command], cwd=cwd, capture_output=True, text=True, check=False
-    )
-    assert done.returncode in ok, f"{command}: exit status {done.returncode}: {done.stderr[-2000:]}"
-    return done.stdout
+    # A session of its own: what a pipeline started can be ended as a whole, and Ctrl-C comes here first.
+    with subprocess.Popen(
+        ["bash", "-o", "pipefail", "-c", command],
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    ) as process:
+        try:
+            output, errors = process.communicate(timeout=limit_s)
+        except BaseException:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
+    assert process.returncode in ok, f"{command}: exit status {process.returncode}: {errors.strip()[-500:]}"
+    return output
 
 
 def drop_caches() -> None:
     """Empty the page, dentry and inode caches (root)."""
-    shell("sync")
+    os.sync()
     DROP_CACHES.write_text("3\n")
 
 
 def timed(
     command: str,
     *,
-    cwd: Path | None = None,
     runs: int = 3,
     before: Callable[[], object] = lambda: None,
     check: Callable[[str], object] = lambda output: None,
-    ok: Sequence[int] = (0,),
 ) -> float:
     """Return the median time in seconds; *before* each run, and *check* of each output, are not counted."""
     times = []
     for _ in range(runs):
         before()
         start = time.perf_counter()
-        output = shell(command, cwd, ok)
+        output = shell(command)
         times.append(time.perf_counter() - start)
         check(output)
     return median(times)
-
-
-def expect(wanted: str) -> Callable[[str], None]:
-    """Return a check that an output is *wanted*: that as much was seen as there is."""
-
-    def check(output: str) -> None:
-        assert output.strip() == wanted.strip(), f"expected {wanted[:200]!r}, got {output[:200]!r}"
-
-    return check

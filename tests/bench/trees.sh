@@ -3,6 +3,7 @@
 #
 #   debian-12-base   minbase, about 5,000 files and 1,500 directories and links
 #   debian-12-dev    compilers, Python, git, Perl, kernel and library headers: at least 60,000 files
+#   debian-12-updated  debian-12-base with what has been updated since
 #   debian-13-base   minbase of the next release
 #
 # They go to $FSVIEW_TREES (default: build/trees in this checkout); without arguments the first two are built. A tree
@@ -33,25 +34,29 @@ main() {
     [ -e "$trees/$tree.done" ] && continue
     case $tree in
       debian-12-base) build "$tree" bookworm 5000 ;;
+      debian-12-updated) build "$tree" bookworm 5000 '' updated ;;
       debian-12-dev) build "$tree" bookworm 60000 "$dev_packages" ;;
       debian-13-base) build "$tree" trixie 4000 ;;
-      *) fail "no tree is called $tree; there are debian-12-base, debian-12-dev and debian-13-base" ;;
+      *) fail "no tree is called $tree; there are debian-12-base, -updated, -dev and debian-13-base" ;;
     esac
   done
 }
 
-build() { # NAME SUITE FILES_MIN [PACKAGES]
-  local name=$1 suite=$2 files_min=$3 packages=${4:-} log="$trees/$1.log" hook='' mirror files
+build() { # NAME SUITE FILES_MIN [PACKAGES [updated]]
+  local name=$1 suite=$2 files_min=$3 packages=${4:-} updated=${5:-} log="$trees/$1.log" hook='' files
+  local -a sources
   [ "$(id -u)" -eq 0 ] || fail "building $name takes root"
   command -v mmdebstrap >/dev/null || fail "mmdebstrap is missing: sudo apt-get install mmdebstrap"
-  mirror=$(find_mirror)
+  sources=("deb $(find_mirror debian) $suite main")
+  [ -z "$updated" ] || sources+=("deb $(find_mirror debian) $suite-updates main"
+    "deb $(find_mirror debian-security) $suite-security main")
   echo "trees.sh: building $trees/$name (its log: $log)" >&2
   rm -rf --one-file-system "${trees:?}/$name"
   building=$(mktemp -d "$trees/.$name.XXXXXX")
   # Debian 12 merges /usr with a package that brings Perl along, unless it finds that done.
   [ "$suite" = bookworm ] && hook=/usr/share/mmdebstrap/hooks/merged-usr
   mmdebstrap --mode=root --variant=minbase ${packages:+--include="$packages"} ${hook:+--hook-dir="$hook"} \
-    --aptopt='Acquire::Retries "3"' "$suite" "$building" "$mirror" >"$log" 2>&1 ||
+    --aptopt='Acquire::Retries "3"' "$suite" "$building" "${sources[@]}" >"$log" 2>&1 ||
     { tail -n 20 "$log" >&2; fail "mmdebstrap failed; the whole log is $log"; }
   mountpoint -q "$building/dev" && fail "$building/dev is still a mount"
   find "$building/dev" -mindepth 1 -delete
@@ -62,11 +67,11 @@ build() { # NAME SUITE FILES_MIN [PACKAGES]
   touch "$trees/$name.done"
 }
 
-find_mirror() { # the first Debian archive that apt knows here, in whichever form it is configured
+find_mirror() { # ARCHIVE: the first one of that name that apt knows here, in whichever form it is configured
   local found
   # shellcheck disable=SC2016  # apt-get fills in $(REPO_URI)
-  found=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep '/debian/*$' | head -n 1) || true
-  [ -n "$found" ] || fail "no Debian mirror in the apt configuration (apt-get indextargets lists none)"
+  found=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep "/$1/*\$" | head -n 1) || true
+  [ -n "$found" ] || fail "no mirror of $1 in the apt configuration (apt-get indextargets lists none)"
   echo "$found"
 }
 

@@ -1,96 +1,121 @@
-"""Read a tree through the mount: against the plain directory, and rofiles-fuse over an `ostree checkout`."""
+"""Read a tree through every contender: rows of the same loads, warm and cold, and how long a mount takes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+import shutil
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from tests.bench.commits import change_files
-from tests.bench.timing import Results, drop_caches, expect, shell, timed
+from tests.bench.bench import Bench, attempt
+from tests.bench.contender import Contender
+from tests.bench.loads import FILE_LOADS, Load, make_file_tree, measure, split_lists, tree_loads
+from tests.bench.peers import READERS
+from tests.bench.results import Row, at_most, middle, say
+from tests.bench.timing import drop_caches, shell
 
-FIND = "find . -ls | wc -l"
-TAR = "tar c --hard-dereference --sort=name . | wc -c"  # the view has no hard links: nlink is 1
-
-
-@contextmanager
-def mounted(repository: Path, point: Path) -> Iterator[Path]:
-    """Mount a repository for a while."""
-    point.mkdir(parents=True, exist_ok=True)
-    shell(f"fsview mount {repository} {point}")
-    try:
-        yield point
-    finally:
-        shell(f"fsview umount {point}")
+STATES = ("warm", "cold")
+FIRST_LS_S = 0.3
 
 
-@contextmanager
-def rofiles(directory: Path, point: Path) -> Iterator[Path]:
-    """Mount rofiles-fuse over a directory for a while."""
-    point.mkdir(parents=True, exist_ok=True)
-    shell(f"rofiles-fuse {directory} {point}")
-    try:
-        yield point
-    finally:
-        shell(f"fusermount3 -u {point} || fusermount -u {point} || umount {point}")
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """A row and what fills it."""
+
+    row: Row
+    load: Load
+    is_cold: bool
 
 
-def reads(results: Results, tree: Path, work: Path) -> None:
-    """Measure find and tar of *tree*, warm and cold."""
-    repo, peer = work / "read.fsview", work / "read.ostree"
-    shell(f"fsview init {repo} && fsview commit --repo {repo} -b bench {tree}")
-    shell(f"ostree init --repo={peer} --mode=bare && ostree commit --repo={peer} -b bench {tree}")
-    shell(f"ostree checkout --repo={peer} -H bench {work}/checkout")
-    with ExitStack() as stack:
-        places = {
-            "fsview": stack.enter_context(mounted(repo, work / "view")) / "refs/bench",
-            "plain": tree,
-            "rofiles-fuse": stack.enter_context(rofiles(work / "checkout", work / "rofiles")),
-        }
-        for what, command, goal in (("find -ls", FIND, "rofiles-fuse > 1"), ("tar", TAR, "rofiles-fuse > 1")):
-            check = expect(shell(command, tree))
-            for state in ("warm", "cold"):
-                before = drop_caches if state == "cold" else (lambda: None)
-                seconds = {}
-                for name, place in places.items():
-                    if state == "warm":
-                        shell(command, place)
-                    seconds[name] = timed(command, cwd=place, before=before, check=check)
-                results.add(f"{what} of {tree.name}, {state}", seconds, goal)
-    shell(f"rm -rf {repo} {peer} {work}/checkout")
+def reads(bench: Bench, tree: Path) -> None:
+    """Measure what is done with a tree of files."""
+    lists = bench.work / "lists"
+    split_lists(tree, lists)
+    _compare(bench, tree, tree_loads(lists), with_mounts=True)
+    shutil.rmtree(lists)
 
 
-def diffs(results: Results, old: Path, new: Path, work: Path, goal: str) -> None:
-    """Measure `diff -rq` between two trees: through the mount, and on plain directories."""
-    repo = work / "diff.fsview"
-    shell(f"fsview init {repo}")
-    for name, tree in (("old", old), ("new", new)):
-        shell(f"fsview commit --repo {repo} -b {name} --skip-special {tree}")
-    command = "diff -rq --no-dereference {}/ {}/ | sed 's#[^ ]*/\\(old\\|new\\)/#\\1/#g' | sort"
-    with mounted(repo, work / "view") as view:
-        for name, tree in (("old", old), ("new", new)):
-            seen, there = (shell("find . | wc -l", place) for place in (view / "refs" / name, tree))
-            assert seen == there, f"{name}: {seen} entries in the view, {there} in the tree"
-        places = {"fsview": view / "refs", "plain": work / "plain"}
-        places["plain"].mkdir()
-        for name, tree in (("old", old), ("new", new)):
-            (places["plain"] / name).symlink_to(tree.resolve())
-        lines = shell(command.format(places["plain"] / "old", places["plain"] / "new"), ok=(0, 1))
-        for state in ("warm", "cold"):
-            before = drop_caches if state == "cold" else (lambda: None)
-            seconds = {
-                name: timed(command.format(place / "old", place / "new"), before=before, check=expect(lines), ok=(0, 1))
-                for name, place in places.items()
-            }
-            what = f"diff -rq {old.name} {new.name}, {len(lines.splitlines())} lines, {state}"
-            results.add(what, seconds, goal)
-    shell(f"rm -rf {repo} {work}/plain")
+def large_file(bench: Bench, size_bytes: int) -> None:
+    """Measure what is done with one large file."""
+    tree = bench.work / f"file-of-{size_bytes >> 20}-MiB"
+    if any(bench.results.wants(_name(load, tree, state)) for load in FILE_LOADS for state in STATES):
+        make_file_tree(tree, size_bytes)
+        _compare(bench, tree, FILE_LOADS, with_mounts=False)
+        shutil.rmtree(tree)
 
 
-def few_changes(results: Results, tree: Path, work: Path) -> None:
-    """Measure `diff -rq` of a tree and a copy of it with ten changed files."""
-    copy = work / f"{tree.name}-changed"
-    shell(f"cp -a {tree} {copy}")
-    change_files(copy)
-    diffs(results, tree, copy, work, "plain >= 20")
-    shell(f"rm -rf {copy}")
+def _name(load: Load, tree: Path, state: str) -> str:
+    return f"{load.what}, {tree.name}, {state}"
+
+
+def _compare(bench: Bench, tree: Path, loads: Iterable[Load], *, with_mounts: bool) -> None:
+    tasks = [
+        _Task(row, load, state == "cold")
+        for load in loads
+        for state in STATES
+        if (row := bench.results.row(_name(load, tree, state), *load.goals(state))) is not None
+    ]
+    mounts = [
+        (row, state == "cold")
+        for state in STATES
+        if with_mounts
+        and (row := bench.results.row(f"mount to first ls, {tree.name}, {state}", at_most(FIRST_LS_S))) is not None
+    ]
+    if not tasks and not mounts:
+        return
+    expected: dict[str, str] = {}  # what the plain directory, the first contender, showed
+    for contender in bench.contenders(READERS):
+        with bench.removed(contender):
+            say(f"preparing {contender.name} of {tree.name}")
+            rows = [task.row for task in tasks] + [row for row, _ in mounts]
+            if attempt(rows, contender.name, partial(contender.prepare, {tree.name: tree})):
+                _run(bench, contender, tree.name, tasks, expected)
+                if contender.name != "plain":
+                    _first_lists(bench, contender, tree.name, mounts)
+
+
+def _run(bench: Bench, contender: Contender, name: str, tasks: list[_Task], expected: dict[str, str]) -> None:
+    """Do all tasks; the warm ones in one mount."""
+    rows = [task.row for task in tasks]
+    if not tasks or not attempt(rows, contender.name, contender.mount):
+        return
+    for task in sorted(tasks, key=lambda task: task.is_cold):
+        attempt([task.row], contender.name, partial(_fill, bench, contender, name, task, expected))
+    attempt([], contender.name, contender.unmount)
+
+
+def _fill(bench: Bench, contender: Contender, name: str, task: _Task, expected: dict[str, str]) -> None:
+    measured, seen = measure(
+        contender,
+        name,
+        task.load,
+        cold=task.is_cold,
+        runs=bench.runs,
+        limit_s=bench.limit_s,
+        expected=expected.get(task.load.what),
+    )
+    task.row.measured[contender.name] = measured
+    expected.setdefault(task.load.what, seen)
+
+
+def _first_lists(bench: Bench, contender: Contender, name: str, rows: list[tuple[Row, bool]]) -> None:
+    for row, is_cold in rows:
+        attempt([row], contender.name, partial(first_list, bench, contender, name, row, is_cold))
+
+
+def first_list(bench: Bench, contender: Contender, name: str, row: Row, is_cold: bool) -> None:
+    """Measure from `mount` until the tree is listed."""
+    times = []
+    for _ in range(bench.runs):
+        contender.unmount()
+        if is_cold:
+            drop_caches()
+        began = time.perf_counter()
+        contender.mount()
+        names = shell("ls", contender.path(name))
+        times.append(time.perf_counter() - began)
+        assert names, "the tree is empty"
+    row.measured[contender.name] = middle(times)
+    contender.unmount()
