@@ -1,4 +1,4 @@
-"""Run one commit in a process of its own, which ends, stops or tells of it in the middle.
+"""Run one commit, or one prune, in a process of its own, which ends, stops or tells of it in the middle.
 
     python -m tests.crash.driver CASE        CASE is a `Case` as JSON
 
@@ -17,7 +17,10 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
+from unittest import mock
 
+from store import prune
+from store.marking import Rule
 from store.objects import Checksum
 from store.publication import Phase, Report
 from store.repository import Repository
@@ -27,14 +30,16 @@ from tools.sources import DiskOptions
 REF = "crash/test"
 TIME_S = 1_600_000_000
 PHASES = tuple(Phase)
-_STATUS = struct.Struct("<II")  # 1 + index of the phase (0: none yet, 5: the commit is done), reports in it
+_ALL_PHASES = (*PHASES, *prune.Phase)
+_STATUS = struct.Struct("<II")  # 1 + index of the phase (0: none yet, one more than all: it is done), reports in it
 
+AnyPhase = Phase | prune.Phase
 Action = Literal["none", "die", "stop", "tell"]
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is committed, and what happens at report *number* (from 1) of *phase*.
+    """What is committed, or that all but the heads is pruned, and what happens at report *number* (from 1) of *phase*.
 
     die: SIGKILL to itself; stop: SIGSTOP to itself; tell: a line on stdout. stopping may be repeated with SIGCONT.
     """
@@ -47,6 +52,7 @@ class Case:
     phase: str = ""
     number: int = 1
     processes: int | None = None
+    work: Literal["commit", "prune"] = "commit"
 
     def to_json(self) -> str:
         """Return it as the driver's argument."""
@@ -61,10 +67,28 @@ def run_commit(case: Case, report: Report = lambda phase, done: None) -> Checksu
         return commit(repository, trees, message, DiskOptions(), processes=case.processes, report=report).checksum
 
 
-def read_status(path: Path) -> tuple[Phase | None, int]:
+def run_prune(case: Case, report: prune.Report = lambda phase, done, total: None) -> None:
+    """Prune the case's repository, with a report at each single step."""
+    with (
+        Repository.open(Path(case.repository)) as repository,
+        mock.patch.object(prune, "_AT_A_TIME", 1),
+        mock.patch.object(prune, "COMMIT_LAG_S", 0.0),
+    ):
+        prune.prune(repository, Rule(refs_only=True, depth=0), report)
+
+
+def run(case: Case) -> None:
+    """Do the case's work."""
+    if case.work == "prune":
+        run_prune(case)
+    else:
+        run_commit(case)
+
+
+def read_status(path: Path) -> tuple[AnyPhase | None, int]:
     """Return the phase in which a driver was last, None for before the first and after the last, and its reports."""
     code, count = _STATUS.unpack(path.read_bytes())
-    return (PHASES[code - 1] if 1 <= code <= len(PHASES) else None), count
+    return (_ALL_PHASES[code - 1] if 1 <= code <= len(_ALL_PHASES) else None), count
 
 
 class _Reporter:
@@ -75,18 +99,18 @@ class _Reporter:
         with open(case.status, "r+b") as file:
             self._status = mmap.mmap(file.fileno(), _STATUS.size)
         self._case = case
-        self._counts = dict.fromkeys(PHASES, 0)
+        self._counts = dict.fromkeys(_ALL_PHASES, 0)
         self.moments: list[tuple[str, float]] = []
 
-    def __call__(self, phase: Phase, done: int) -> None:
+    def __call__(self, phase: AnyPhase, done: int, total: int = 0) -> None:
         self._counts[phase] += 1
-        _STATUS.pack_into(self._status, 0, 1 + PHASES.index(phase), self._counts[phase])
+        _STATUS.pack_into(self._status, 0, 1 + _ALL_PHASES.index(phase), self._counts[phase])
         self.moments.append((phase, time.monotonic()))
         if (phase, self._counts[phase]) == (self._case.phase, self._case.number):
             self._act()
 
     def finished(self) -> None:
-        _STATUS.pack_into(self._status, 0, 1 + len(PHASES), 0)
+        _STATUS.pack_into(self._status, 0, 1 + len(_ALL_PHASES), 0)
 
     def _act(self) -> None:
         match self._case.action:
@@ -99,12 +123,15 @@ class _Reporter:
 
 
 def main() -> None:
-    """Commit, then print the checksum and the moments of all reports as JSON."""
+    """Commit or prune, then print the commit's checksum and the moments of all reports as JSON."""
     case = Case(**json.loads(sys.argv[1]))
-    reporter = _Reporter(case)
-    checksum = run_commit(case, reporter)
+    reporter, made = _Reporter(case), ""
+    if case.work == "prune":
+        run_prune(case, reporter)
+    else:
+        made = run_commit(case, reporter).hex()
     reporter.finished()
-    print(json.dumps({"checksum": checksum.hex(), "moments": reporter.moments, "end": time.monotonic()}), flush=True)
+    print(json.dumps({"checksum": made, "moments": reporter.moments, "end": time.monotonic()}), flush=True)
 
 
 if __name__ == "__main__":

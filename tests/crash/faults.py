@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from store.errors import FsviewError
-from tests.crash.driver import Case, run_commit
+from tests.crash.driver import Case, run
 
 AT: Final = 600  # the call that strace lets fail; more than any commit here makes
 _TEXT_BYTES: Final = 4096
@@ -50,7 +50,7 @@ def _commit(case: Case, call: str, idle_calls: int, text: mmap.mmap) -> int:
         with suppress(OSError):
             idle()
     try:
-        run_commit(case)
+        run(case)
         return 0
     except (FsviewError, OSError) as error:
         told = f"{type(error).__name__}: {error}".encode()[:_TEXT_BYTES]
@@ -91,6 +91,7 @@ _IDLE: Final[dict[str, Callable[[], Callable[[], Any]]]] = {
     "rename": lambda: lambda: os.rename(_NOWHERE, _NOWHERE),
     "mkdir": lambda: lambda: os.mkdir(_NOWHERE),
     "utimensat": lambda: lambda: os.utime(_NOWHERE),
+    "unlink": lambda: lambda: os.unlink(_NOWHERE),
     "unlinkat": lambda: lambda: os.unlink(_NOWHERE.name, dir_fd=-1),
     "openat": lambda: lambda: os.close(os.open(os.devnull, os.O_RDONLY)),
     "flock": lambda: _on(_memory(), fcntl.flock, fcntl.LOCK_UN),

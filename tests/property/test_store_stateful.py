@@ -1,4 +1,4 @@
-"""Any sequence of edits, commits, moves of refs and reopenings: the repository does as a dictionary would."""
+"""Any sequence of edits, commits, moves of refs, prunes and reopenings: the repository does as a dictionary would."""
 
 from __future__ import annotations
 
@@ -28,8 +28,10 @@ from hypothesis.stateful import (
 
 from store.check import check
 from store.database import Writing
-from store.errors import InvalidNameError, NotFoundError
+from store.errors import FsviewError, InvalidNameError, NotFoundError
+from store.marking import Rule
 from store.objects import Checksum
+from store.prune import plan, prune
 from store.refs import list_refs, set_ref
 from store.repository import Repository
 from store.revisions import resolve
@@ -167,8 +169,46 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(ref=st.sampled_from(REFS), to=commits)
     def move(self, ref: str, to: Checksum) -> None:
-        self._set(ref, to)
-        self._moved(ref, to)
+        if to in self.trees:
+            self._set(ref, to)
+            self._moved(ref, to)
+
+    @rule(depth=st.integers(-1, 3), dry_run=st.booleans())
+    def prune_by_refs(self, depth: int, dry_run: bool) -> None:
+        kept: set[Checksum] = set()
+        for head in self.refs.values():
+            left, commit = depth, head
+            while commit in self.trees:
+                kept.add(commit)
+                parent = self.parents[commit]
+                if left == 0 or parent is None:
+                    break
+                left, commit = left - 1, parent
+        self._prune(Rule(refs_only=True, depth=depth), set(self.trees) - kept, dry_run)
+
+    @rule(commit=commits, dry_run=st.booleans())
+    def delete_commit(self, commit: Checksum, dry_run: bool) -> None:
+        with self.repository.database.reading() as reading:
+            number = commit_number(reading, commit)
+        assert (number is not None) == (commit in self.trees)
+        if number is None:
+            return
+        rule = Rule(deleted=frozenset({number}))
+        if commit in self.refs.values():
+            with pytest.raises(FsviewError, match="points at it"):
+                self._prune(rule, {commit}, dry_run)
+        else:
+            self._prune(rule, {commit}, dry_run)
+
+    def _prune(self, rule: Rule, expected: set[Checksum], dry_run: bool) -> None:
+        with mock.patch("store.prune.COMMIT_LAG_S", 0.0), mock.patch("store.prune._AT_A_TIME", 3):
+            planned = plan(self.repository, rule)
+            assert set(planned.commits) == expected and planned.leftovers.count == 0
+            if not dry_run:
+                assert prune(self.repository, rule) == planned
+                for checksum in expected:
+                    del self.trees[checksum]
+                self._check()
 
     @precondition(lambda self: self.refs)
     @rule(data=st.data())
@@ -191,6 +231,8 @@ class StoreMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.refs)
     @rule(data=st.data(), to=commits)
     def clash(self, data: st.DataObject, to: Checksum) -> None:
+        if to not in self.trees:
+            return
         ref = data.draw(st.sampled_from(sorted(self.refs)))
         for other in (f"{ref}/below", *([ref.rpartition("/")[0]] if "/" in ref else [])):
             with pytest.raises(InvalidNameError, match="can't be a ref"):
@@ -215,7 +257,7 @@ class StoreMachine(RuleBasedStateMachine):
         ref = data.draw(st.sampled_from(sorted(self.refs)))
         log = self.logs[ref]
         moves = [move.new for move in reversed(log)]
-        expected = moves[number] if number < len(moves) else None
+        expected = moves[number] if number < len(moves) and moves[number] in self.trees else None
         assert self._resolve(f"{ref}@{{{number}}}") == expected
 
     @precondition(lambda self: self.refs)
@@ -225,10 +267,14 @@ class StoreMachine(RuleBasedStateMachine):
         expected: Checksum | None = self.refs[ref]
         for _ in range(steps):
             expected = None if expected is None else self.parents[expected]
+            expected = expected if expected in self.trees else None
         assert self._resolve(ref + "^" * steps) == expected == self._resolve(f"{ref}~{steps}")
 
     @rule(checksum=commits)
     def read_back(self, checksum: Checksum) -> None:
+        if checksum not in self.trees:
+            assert self._resolve(checksum.hex()) is None
+            return
         assert self._resolve(checksum.hex()) == checksum == self._resolve(checksum.hex()[:20])
         assert_same_tree(self.trees[checksum], committed_snapshot(self.repository, checksum))
 

@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from pyroaring import BitMap64
 
 from store.check import check
 from store.database import Writing
 from store.findings import Severity
 from store.objects import Checksum, ObjectType
+from store.pruned import record_pruned
 from store.repository import Repository
 from store.revisions import find_place
 from store.schema import (
@@ -136,6 +138,18 @@ def _stat_of_another(writing: Writing, sample: Sample) -> None:
     writing.put(b"stat", sample.stat_key, other.pack())
 
 
+def _prune_one_of_two(writing: Writing) -> None:
+    record_pruned(writing, "commit", BitMap64([FIRST_ID]))
+    for number in (FIRST_ID, FIRST_ID + 1):
+        writing.delete(b"commit", id_key(number))
+
+
+def _prune_record(writing: Writing, table: bytes, number: int) -> None:
+    """Delete a record that others name, and note that it was pruned."""
+    writing.delete(table, id_key(number))
+    record_pruned(writing, table.decode(), BitMap64([number]))
+
+
 BREAKS: dict[str, tuple[Break, str]] = {
     "content": (lambda w, s: _change(b"content", id_key(s.small), _flip)(w), "its sha256 is"),
     "content short": (lambda w, s: _change(b"content", id_key(s.small), lambda d: d[:-1])(w), "contents have 5 bytes"),
@@ -168,6 +182,12 @@ BREAKS: dict[str, tuple[Break, str]] = {
     "commit root": (_commit(tree_id=FIRST_ID), "its root is dirtree"),
     "commit meta": (_commit(meta_id=9999), "its root is dirmeta"),
     "commit counts": (_commit(entries=3), "and 3 entries"),
+    "pruned, but there": (lambda w, s: record_pruned(w, "file", BitMap64([s.small])), "but is recorded as pruned"),
+    "never given, but pruned": (lambda w, s: record_pruned(w, "meta", BitMap64([9999])), "were never given out: 9999"),
+    "not a bitmap": (lambda w, s: w.put(b"head", b"pruned tree", b"junk"), "can't be parsed"),
+    "one more than pruned": (lambda w, s: _prune_one_of_two(w), "commit ids 1025 to 1025 were given out, but are not"),
+    "pruned, but named": (lambda w, s: _prune_record(w, b"file", s.small), "file id"),
+    "pruned, but a ref's": (lambda w, s: _prune_record(w, b"commit", FIRST_ID + 1), "which is not here"),
     "commit gone": (lambda w, s: w.delete(b"commit", id_key(FIRST_ID)), "commit ids 1024 to 1024"),
     "detached of none": (lambda w, s: w.put(b"detached", id_key(9999), b""), "of a commit that is not here"),
     "detached": (lambda w, s: w.put(b"detached", id_key(FIRST_ID), b"junk"), "metadata are not valid"),

@@ -7,6 +7,8 @@ import os
 import struct
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -203,6 +205,40 @@ def test_the_lock(tmp_path: Path, exclusive: bool, readers: bool) -> None:
             assert _can_lock(repository.path, fcntl.F_RDLCK) == readers
             assert not _can_lock(repository.path, fcntl.F_WRLCK)
         assert _can_lock(repository.path, fcntl.F_WRLCK)
+
+
+def test_who_waits_for_the_exclusive_lock_bars_new_sharers(tmp_path: Path) -> None:
+    """Else commits that overlap could keep a prune waiting for ever."""
+    order: list[str] = []
+
+    def take(name: str, exclusive: bool) -> None:
+        with repository.lock(exclusive=exclusive):
+            order.append(name)
+            time.sleep(0.01)
+
+    with Repository.create(tmp_path / "repo") as repository:
+        threads = [threading.Thread(target=take, args=(f"sharer {number}", False)) for number in range(4)]
+        with repository.lock():
+            with repository.lock():
+                order.append("two share it")
+            threads.insert(0, threading.Thread(target=take, args=("pruner", True)))
+            threads[0].start()
+            while not _is_gate_shut(repository.path):
+                time.sleep(0.001)
+            for thread in threads[1:]:
+                thread.start()
+            threads[1].join(0.1)
+            assert order == ["two share it"]
+        for thread in threads:
+            thread.join(30)
+    assert order[:2] == ["two share it", "pruner"] and len(order) == 6
+
+
+def _is_gate_shut(repo: Path) -> bool:
+    with (repo / "lock").open("r+b") as file:
+        request = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 1, 1, 0)
+        kind: int = struct.unpack_from("h", fcntl.fcntl(file, fcntl.F_OFD_GETLK, request))[0]
+        return kind != fcntl.F_UNLCK
 
 
 def test_the_lock_ends_with_an_error(tmp_path: Path) -> None:

@@ -1,0 +1,68 @@
+"""Commits, moves of refs, prunes and readers of a mount at the same time: nobody sees anything but whole trees."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.checking import assert_sound
+from tests.conftest import MountView
+from tests.running import PROJECT, clean_environment
+
+
+def run_load(repo: Path, point: Path, where: Path, *, readers: int, seconds: float) -> dict[str, dict[str, int]]:
+    """Let all work for so long; return what each process counted."""
+    roles = ["commit", "commit", "move", "prune", *["read"] * readers]
+    processes = [
+        (
+            f"{role} {number}",
+            subprocess.Popen(
+                [sys.executable, "-m", "tests.crash.load", role, repo, point, where / "end"],
+                stdout=subprocess.PIPE, env=clean_environment(where), cwd=PROJECT, text=True,
+            ),
+        )
+        for number, role in enumerate(roles)
+    ]  # fmt: skip
+    try:
+        time.sleep(seconds)
+        (where / "end").touch()
+        told = {name: (process.communicate(timeout=120)[0], process.returncode) for name, process in processes}
+    finally:
+        for _, process in processes:
+            process.kill()
+            process.wait()
+    assert [name for name, (_, status) in told.items() if status != 0] == []
+    return {name: json.loads(text) for name, (text, _) in told.items()}
+
+
+def judge(told: dict[str, dict[str, int]], repo: Path, where: Path) -> None:
+    log = "".join(path.read_text() for path in where.glob(".local/state/fsview/**/*.log*"))
+    assert log and "ERROR" not in log and "WARNING" not in log, log
+    assert all(counts["rounds"] >= 2 for counts in told.values()), told
+    assert sum(counts["right"] for name, counts in told.items() if name.startswith("read")) > 10, told
+    assert_sound(repo)
+
+
+@pytest.fixture
+def repo(make_repo: Callable[..., Path]) -> Path:
+    return make_repo()
+
+
+def test_all_at_the_same_time(repo: Path, mount_view: MountView, tmp_path: Path) -> None:
+    judge(run_load(repo, mount_view(repo), tmp_path, readers=3, seconds=8), repo, tmp_path)
+
+
+@pytest.mark.torture
+def test_all_at_the_same_time_for_long(
+    repo: Path, mount_view: MountView, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = run_load(repo, mount_view(repo), tmp_path, readers=50, seconds=600)
+    with capsys.disabled():
+        print("", *told.items(), f"index: {(repo / 'index/data.mdb').stat().st_size:,} bytes", sep="\n")
+    judge(told, repo, tmp_path)
