@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +18,7 @@ from store.objects import Checksum, Commit
 from store.schema import CommitNumber, CommitRecord, id_key
 from store.tree import commit_number, pruned_commits
 
+PROGRESS_COMMITS: Final = 1 << 12  # about 0.1 s of reading
 _COMMITS_MAX: Final = 1 << 20  # in all histories that are cached: 8 bytes each
 
 
@@ -38,7 +40,9 @@ class History:
 class Ancestry:
     """The histories of commits."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_progress: Callable[[], None]) -> None:
+        """*on_progress* is called now and then while a long history is read."""
+        self._on_progress = on_progress
         self._histories: BoundedCache[CommitNumber, History] = BoundedCache(_COMMITS_MAX)
         self._pruned = 0
 
@@ -62,6 +66,8 @@ class Ancestry:
         numbers, missing, number = array("I"), None, head
         while True:
             numbers.append(number)
+            if len(numbers) % PROGRESS_COMMITS == 0:
+                self._on_progress()
             parent = Commit.from_bytes(CommitRecord.unpack(reading.need(b"commit", id_key(number))).raw).parent
             before = None if parent is None else commit_number(reading, parent)
             if before is None:

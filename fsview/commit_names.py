@@ -15,10 +15,11 @@ import time
 from array import array
 from bisect import bisect_left, bisect_right
 from calendar import timegm
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import Final
+from typing import Final, NamedTuple
 
+from fsview.ancestry import PROGRESS_COMMITS
 from fsview.cache import BoundedCache
 from store.database import Database, Reading
 from store.objects import Checksum, Commit
@@ -53,10 +54,20 @@ def numbers_after(numbers: array[int], number: int) -> Iterator[CommitNumber]:
         yield CommitNumber(numbers[index])
 
 
+class Named(NamedTuple):
+    """A commit with its name and its time, in seconds since 1970."""
+
+    number: CommitNumber
+    name: bytes
+    time_s: int
+
+
 class CommitNames:
     """The names of all commits, by time."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_progress: Callable[[], None]) -> None:
+        """*on_progress* is called now and then while many commits are read."""
+        self._on_progress = on_progress
         self._index: list[int] = []  # time, first digits, number: as one integer each, sorted
         self._next, self._pruned = FIRST_ID, 0
         self._spans: BoundedCache[tuple[int, int], array[int]] = BoundedCache(_SPANS_MAX)
@@ -64,21 +75,26 @@ class CommitNames:
     def name(self, reading: Reading, number: CommitNumber) -> bytes:
         """Return the name of a commit that is here."""
         self._refresh(reading)
-        record = CommitRecord.unpack(reading.need(b"commit", id_key(number)))
+        return self._named(number, reading.need(b"commit", id_key(number))).name
+
+    def named(self, database: Database, numbers: Iterable[CommitNumber]) -> Iterator[Named]:
+        """Yield those of *numbers* that are here."""
+        left = iter(numbers)
+        while batch := list(islice(left, _NAMES_AT_A_TIME)):
+            with database.reading() as reading:
+                self._refresh(reading)
+                values = ((number, reading.get(b"commit", id_key(number))) for number in batch)
+                found = [self._named(number, value) for number, value in values if value is not None]
+            yield from found
+
+    def _named(self, number: CommitNumber, value: bytes) -> Named:
+        record = CommitRecord.unpack(value)
         time_s = Commit.from_bytes(record.raw).timestamp_s
         lowest = _key(time_s, record.checksum, CommitNumber(0))
         first = self._index[bisect_left(self._index, lowest)]
         digits = record.checksum.hex()
-        return f"{time_text(time_s)}-{digits[:_DIGITS] if first == lowest + number else digits}".encode()
-
-    def named(self, database: Database, numbers: Iterable[CommitNumber]) -> Iterator[tuple[CommitNumber, bytes]]:
-        """Yield (number, name) of those of *numbers* that are here."""
-        left = iter(numbers)
-        while batch := list(islice(left, _NAMES_AT_A_TIME)):
-            with database.reading() as reading:
-                here = (number for number in batch if reading.get(b"commit", id_key(number)) is not None)
-                found = [(number, self.name(reading, number)) for number in here]
-            yield from found
+        name = f"{time_text(time_s)}-{digits[:_DIGITS] if first == lowest + number else digits}"
+        return Named(number, name.encode(), time_s)
 
     def find(self, reading: Reading, name: bytes) -> CommitNumber | None:
         """Return the commit that is called *name*."""
@@ -123,6 +139,8 @@ class CommitNames:
             record = CommitRecord.unpack(value)
             time_s = Commit.from_bytes(record.raw).timestamp_s
             self._index.append(_key(time_s, record.checksum, CommitNumber(key_id(key))))
+            if len(self._index) % PROGRESS_COMMITS == 0:
+                self._on_progress()
         self._index.sort()
         self._next = following
 

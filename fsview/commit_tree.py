@@ -135,6 +135,10 @@ class CommitTrees:
         self.renew()
         return self._root(commit).attributes
 
+    def commit_mtime_ns(self, time_s: int) -> int:
+        """Return the mtime of a commit that was made at *time_s*."""
+        return 0 if self._zero_mtime else min(time_s, _SECONDS_MAX) * 10**9
+
     def find(self, place: Place, name: bytes) -> Attributes | None:
         """Return what is called *name* in a directory, or None."""
         entry = self.listing(TreeId(place.entry.id)).find(name)
@@ -161,7 +165,7 @@ class CommitTrees:
             return found
         with self._database.reading() as reading:
             entry = root_entry(reading, _commit_record(reading, commit))
-        mtime_ns = 0 if self._zero_mtime else min(entry.mtime_ns, _SECONDS_MAX * 10**9)
+        mtime_ns = self.commit_mtime_ns(entry.mtime_ns // 10**9)
         node = directory_node(commit, Rank(0))
         attributes = self.shown(node, root_ino(commit), entry)._replace(mtime_ns=mtime_ns, name_s=STEADY_NAME_S)
         place = Place(commit, Rank(0), EntryRank(0), Rank(0), b"", entry, attributes)

@@ -39,9 +39,14 @@ class Names:
         gid: int,
         now_s: Callable[[], int],
         status: Mapping[bytes, Callable[[], bytes]],
+        on_progress: Callable[[], None],
     ) -> None:
-        """*uid* and *gid* own what is shown here; *now_s* is the clock; *status* makes the files in .fsview/."""
-        ground, ancestry, names = Ground(repository, trees, uid, gid, now_s), Ancestry(), CommitNames()
+        """*uid* and *gid* own what is shown here; *now_s* is the clock; *status* makes the files in .fsview/.
+
+        *on_progress* is called now and then in an answer that takes long.
+        """
+        ground = Ground(repository, trees, uid, gid, now_s)
+        ancestry, names = Ancestry(on_progress), CommitNames(on_progress)
         refs, history, links = Refs(ground), HistoryView(ground, ancestry, names), Links(ground)
         by_date, info, files = ByDate(ground, names), InfoView(ground), Status(ground, status)
         tree = VersionedTree(ground, ancestry, names)

@@ -43,6 +43,7 @@ from fsview.attributes import FOREVER_S, Attributes
 from fsview.cache import BoundedCache
 from fsview.counters import KINDS, Row
 from fsview.nodeid import is_in_commit
+from fsview.snapshots import Snapshots, is_snapshot
 from fsview.view import View, block_count
 from store.errors import CorruptionError, FsviewError
 
@@ -85,7 +86,7 @@ class Operations(pyfuse3.Operations):
 
     def __init__(self, ino_offset: int | None) -> None:
         """*ino_offset* is what `find_ino_offset` found. No request but INIT can be answered before `begin_work`."""
-        self._ino_offset = ino_offset
+        self._ino_offset, self._snapshots = ino_offset, Snapshots()
         self._listed: BoundedCache[int, list[Reply]] = BoundedCache(_LISTED_ENTRIES_MAX)
         self._generation = 0
         self.on_init: Callable[[], None] = _do_nothing
@@ -131,16 +132,18 @@ class Operations(pyfuse3.Operations):
         if flags & _WRITING:
             raise FUSEError(EROFS)
         try:
-            is_steady = self._view.open(inode)
+            changing = self._view.open(inode)
         except Exception as error:
             raise self._refusal("open", inode, error) from None
-        # What changes is read past the page cache, so that its end is where it is now, not where stat saw it.
-        return FileInfo(fh=FileHandleT(inode), keep_cache=is_steady, direct_io=not is_steady)
+        if changing is None:
+            return FileInfo(fh=FileHandleT(inode), keep_cache=True)
+        # Past the page cache: it ends where it ended when it was opened, not where stat saw the end.
+        return FileInfo(fh=FileHandleT(self._snapshots.keep(changing) or inode), direct_io=True)
 
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
         """Answer with all bytes that were asked for, up to the file's size."""
         try:
-            data = self._view.read(fh, off, size)
+            data = self._snapshots.get(fh)[off : off + size] if is_snapshot(fh) else self._view.read(fh, off, size)
         except Exception as error:
             raise self._refusal(f"read of {size} bytes at {off}", fh, error) from None
         self._row.sent(len(data))

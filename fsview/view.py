@@ -90,7 +90,7 @@ class View:
         self.on_progress: Callable[[], None] = _do_nothing
         self._trees = CommitTrees(repository, ownership, place_inodes=place_inodes, place_st_ino=place_st_ino)
         self._place_st_ino = place_st_ino
-        self._names = Names(repository, self._trees, uid, gid, now_s, status or {})
+        self._names = Names(repository, self._trees, uid, gid, now_s, status or {}, lambda: self.on_progress())
         self._marks = dict(marks or {})
         self._pinned = None if pinned is None else self._directory_of(pinned)
         self._contents: BoundedCache[FileId, Content] = BoundedCache(_OPEN_CONTENTS_MAX, lambda one: one.close())
@@ -157,18 +157,19 @@ class View:
         with self._database.reading() as reading:
             return file_header(_file_record(reading, parsed.file_id)).symlink_target
 
-    def open(self, node: int) -> bool:
-        """Check what has to be checked before a file is read; return whether its bytes will always be the same.
+    def open(self, node: int) -> bytes | None:
+        """Check what has to be checked before a file is read; return what it holds now, if that may change.
 
         Raises:
             CorruptionError: it is not what its checksum says.
         """
         parsed = self._parse(node)
         if not isinstance(parsed, File):
-            return self._names.is_steady(_virtual(parsed, node))
+            virtual = _virtual(parsed, node)
+            return None if self._names.is_steady(virtual) else self._names.content(virtual)
         if self._must_certify:
             self._check_whole(parsed.file_id)
-        return True
+        return None
 
     def read(self, node: int, offset: int, size: int) -> bytes:
         """Return *size* bytes of a file from *offset*, fewer only at its end.

@@ -19,6 +19,7 @@ Examples:
   fsview mount --root debian/12:/usr /srv/releases /mnt/usr
   ls /mnt/releases/refs/debian/12/amd64/base/
   diff -r /mnt/releases/refs/debian/12/amd64/base/ /mnt/releases/refs/debian/13/amd64/base/
+  head /mnt/releases/versions/debian/12/amd64/base/etc/os-release/*
   fsview umount /mnt/releases
 
 \b
@@ -26,6 +27,12 @@ In it are:
   commits/CHECKSUM/    the tree of each commit; a beginning of the checksum will do, though it is not listed
   refs/REF             a symlink to the commit. Mind the slash behind it: 'find refs/x/', 'du refs/x/'
   refs/REF^  REF~2  'REF@{1}'  'REF@{2026-11-01}'    not listed, but there
+  remotes/REMOTE/REF   the same for the refs of a remote
+  history/REF/         the ref's commits, by names that sort by time: 2026-11-23T101500Z-1a2b3c4d
+  by-date/2026/11/23/  all commits of a day (UTC), by the same names
+  versions/REF/PATH/   each different file that was at PATH in the ref's history; also where it is gone by now
+  info/CHECKSUM/       subject, body, timestamp, metadata/, refs, signatures, commit.json; parent and tree are symlinks
+  .fsview/             of the mount itself: stats.json, metrics (for Prometheus), repository, version
 
 \b
 -o takes, with commas between them:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from calendar import timegm
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Final
 
 from fsview.attributes import DOT_DOT_COOKIE, FOREVER_S, STEADY_NAME_S, Attributes, Row
@@ -17,7 +16,6 @@ from fsview.commit_names import END_OF_DATES_S, CommitNames, numbers_after
 from fsview.nodeid import BY_DATE, ROOT, Date, Fixed, StaleNodeError, virtual_node
 from fsview.rooms.room import Ground, Room
 from store.database import Reading
-from store.errors import PrunedError
 
 _DEPTH: Final = 4
 _ALL: Final = Date(0, 0, 0)
@@ -61,9 +59,8 @@ class ByDate(Room[Fixed | Date]):
                 yield from [Row(_name(one), self._directory(one), _cookie(one)) for one in below]
                 return
             numbers = self._names.between(reading, *_span(date))
-        for number, name in self._names.named(self._database, numbers_after(numbers, after)):
-            with suppress(PrunedError):  # a moment ago
-                yield Row(name, self._ground.commit_link(_DEPTH, number, STEADY_NAME_S), number)
+        for number, name, time_s in self._names.named(self._database, numbers_after(numbers, after)):
+            yield Row(name, self._ground.commit_link(_DEPTH, number, STEADY_NAME_S, time_s), number)
 
     def parent(self, directory: Fixed | Date) -> Fixed | Date:
         """Return the month of a day, the year of a month."""

@@ -6,7 +6,6 @@ Their names sort by time and never change (fsview/commit_names.py); a row's cook
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 
 from fsview.ancestry import Ancestry
 from fsview.attributes import Attributes, Row
@@ -15,7 +14,6 @@ from fsview.nodeid import HISTORY, ROOT, Fixed, HistoryDirectory, Virtual, virtu
 from fsview.rooms.refs import RefTree, directory_prefix, outer_directory, ref_name
 from fsview.rooms.room import Ground
 from store.database import Reading
-from store.errors import PrunedError
 from store.refs import find_ref
 from store.schema import CommitNumber, RefId
 
@@ -71,9 +69,9 @@ class HistoryView(RefTree[Fixed | HistoryDirectory]):
         if ref is None or history is None:
             yield from super().rows(directory, after)
             return
-        for number, name in self._names.named(self._database, numbers_after(history.ordered, after)):
-            with suppress(PrunedError):  # a moment ago
-                yield Row(name, self._ground.commit_link(_depth(ref[0]), number), number)
+        depth = _depth(ref[0])
+        for number, name, time_s in self._names.named(self._database, numbers_after(history.ordered, after)):
+            yield Row(name, self._ground.commit_link(depth, number, time_s=time_s), number)
 
     def parent(self, directory: Fixed | HistoryDirectory) -> Virtual:
         """Return the directory that a directory lies in."""

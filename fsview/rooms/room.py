@@ -52,10 +52,16 @@ class Ground:
         """Return the attributes of a symlink with a target of *size* bytes; a node has one target for good."""
         return Attributes(node, Ino(node), SYMLINK, *self.owner, size, mtime_ns, name_s)
 
-    def commit_link(self, depth: int, commit: CommitNumber, name_s: float = MOVING_NAME_S) -> Attributes:
-        """Return the attributes of a symlink to a commit that stands in a directory *depth* levels below MNT."""
+    def commit_link(
+        self, depth: int, commit: CommitNumber, name_s: float = MOVING_NAME_S, time_s: int | None = None
+    ) -> Attributes:
+        """Return the attributes of a symlink to a commit that stands in a directory *depth* levels below MNT.
+
+        *time_s*: the commit's time, where the caller has it.
+        """
         size = HEX_DIGITS + (3 * depth + len("commits/") if depth else 0)
-        return self.symlink(link_node(depth, commit), size, self.trees.root(commit).mtime_ns, name_s)
+        mtime_ns = self.trees.root(commit).mtime_ns if time_s is None else self.trees.commit_mtime_ns(time_s)
+        return self.symlink(link_node(depth, commit), size, mtime_ns, name_s)
 
     def sibling_link(self, up: int, commit: CommitNumber) -> Attributes:
         """Return the attributes of a symlink to a commit's directory in the same view, *up* levels above."""

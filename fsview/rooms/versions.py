@@ -119,6 +119,7 @@ class VersionedTree(Room[Versioned | GoneLink]):
 
     def _way(self, reading: Reading, node: Versioned | GoneLink) -> Way:
         """Return what is on the way from the commit's root to a node, both included."""
+        self._trees.renew()
         value = reading.get(b"commit", id_key(node.commit))
         if value is None and node.commit >= reading.counter("commit"):
             raise StaleNodeError(virtual_node(node))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from errno import EIO, EMFILE
 from pathlib import Path
@@ -89,7 +89,8 @@ def test_a_content_is_certified_when_it_is_first_opened(tmp_path: Path) -> None:
         trusting.open(file_id)
         assert trusting.read(file_id, 0, 100) == wrong
         view = View(repository, uid=0, gid=0, now_s=lambda: NOW_S, certify_contents=True)
-        for call in (lambda: view.open(file_id), lambda: view.read(file_id, 0, 1), lambda: view.open(file_id)):
+        calls: list[Callable[[], object]] = [lambda: view.open(file_id), lambda: view.read(file_id, 0, 1)]
+        for call in calls * 2:
             with pytest.raises(CorruptionError, match=f"sha256 {record.checksum.hex()}"):
                 call()
         assert [checksum for checksum, _ in noted_damage(repository)] == [record.checksum]

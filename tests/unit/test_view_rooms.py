@@ -287,10 +287,10 @@ def test_what_may_change_is_kept_briefly(sample: Sample) -> None:
     info = f"info/{sample.hex(1)}"
     for name in ("signatures", "refs", "commit.json"):
         found = sample.node(f"{info}/{name}")
-        assert found.attributes_s == MOVING_NAME_S and not sample.view.open(found.node)
+        assert found.attributes_s == MOVING_NAME_S and sample.view.open(found.node) is not None
     for name in ("subject", "body", "timestamp", "metadata/version"):
         found = sample.node(f"{info}/{name}")
-        assert found.attributes_s == FOREVER_S and sample.view.open(found.node)
+        assert found.attributes_s == FOREVER_S and sample.view.open(found.node) is None
     point_at(sample.repository, "new", sample.checksums[1])
     assert sample.text(f"{info}/refs") == "new\norigin:a/main\n"
     with sample.repository.database.reading() as reading:
@@ -354,7 +354,7 @@ def test_status(sample: Sample) -> None:
     assert sample.text(".fsview/repository") == f"{sample.repository.path}\n"
     assert sample.text(".fsview/stats.json") == "{}\n" and sample.text(".fsview/version").endswith("\n")
     found = sample.node(".fsview/stats.json")
-    assert found.attributes_s == 0 and not sample.view.open(found.node)
+    assert found.attributes_s == 0 and sample.view.open(found.node) is not None
     with pytest.raises(StaleNodeError):
         sample.view.attributes(nodeid.virtual_node(nodeid.StatusFile(9)))
 
@@ -388,3 +388,15 @@ def test_no_question_to_the_wrong_node_is_answered(sample: Sample) -> None:
             assert sample.view.find(node, b"x") is None
             with pytest.raises(NotFoundError, match="no directory"):
                 list(sample.view.rows(node, 3))
+
+
+def test_who_reads_a_long_history_says_so(sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or the supervisor would take the worker for one that hangs."""
+    monkeypatch.setattr("fsview.ancestry.PROGRESS_COMMITS", 2)
+    monkeypatch.setattr("fsview.commit_names.PROGRESS_COMMITS", 2)
+    said = []
+    sample.view.on_progress = lambda: said.append(True)
+    sample.names("by-date")
+    assert len(said) == 3
+    sample.names("history/a/main")
+    assert len(said) == 5
