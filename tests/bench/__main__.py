@@ -10,8 +10,8 @@ import signal
 import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 
 from tests.bench.bench import Bench
 from tests.bench.commits import commits
@@ -47,17 +47,29 @@ def main() -> None:
         if not (trees / name).is_dir():
             say(f"{trees / name} is missing; tests/bench/trees.sh {name} builds it")
     results = Results(re.compile(options.only))
-    # As Ctrl-C: what is mounted is unmounted.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     with tempfile.TemporaryDirectory(dir=options.work or trees, prefix="bench-", ignore_cleanup_errors=True) as name:
         os.environ["XDG_STATE_HOME"] = name  # the views' logs
         peers = None if options.peers is None else frozenset(options.peers.split(","))
         bench = Bench(results, Path(name), 1 if options.quick else options.runs, options.limit, peers)
-        with suppress(KeyboardInterrupt):
+        try:
             _run(bench, trees, quick=options.quick)
+            status = 0
+        except KeyboardInterrupt:
+            status = 130
     results.print()
     if options.json:
         options.json.write_text(json.dumps(results.as_json(), indent=2) + "\n")
+    sys.exit(status)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Begin to unmount everything; a second Ctrl-C must not stop that."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
+    say("interrupted; unmounting")
+    raise KeyboardInterrupt
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
