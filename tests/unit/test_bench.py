@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from pathlib import Path
 from subprocess import TimeoutExpired
@@ -14,8 +15,9 @@ from store.repository import Repository
 from store.revisions import resolve
 from store.tree import commit_record, find, root_entry
 from tests.bench.bench import attempt
+from tests.bench.contender import Contender, Plain
 from tests.bench.growth import FAN_OUT, LEVELS, REF, directories, make_commits, make_files
-from tests.bench.loads import Load
+from tests.bench.loads import FILE_LOADS, READERS_COUNT, Load, split_lists, tree_loads
 from tests.bench.results import (
     OWN,
     Goal,
@@ -107,6 +109,42 @@ def test_a_command_that_takes_too_long_ends_with_all_that_it_started(tmp_path: P
         Load("slow", f"sleep 60 & echo $! > {tmp_path}/pid; wait").run(tmp_path, 0.5)
     pid = (tmp_path / "pid").read_text().strip()
     assert shell(f"ps -o stat= -p {pid} || true").strip() in ("", "Z")
+
+
+def test_what_is_missing_is_told_with_its_package(tmp_path: Path) -> None:
+    class Peer(Contender):
+        needs = (("bash", "bash"), ("no-such-command", "other"), ("no-such-either", "gone"))
+
+    assert Peer(tmp_path).missing() == "missing: apt install gone other"
+    assert Plain(tmp_path).missing() is None
+
+
+def test_loads_see_what_is_there(tmp_path: Path) -> None:
+    tree, lists = tmp_path / "tree", tmp_path / "lists"
+    for name in ("a b", "new\nline", *map(str, range(20))):
+        (tree / name).mkdir(parents=True)
+        (tree / name / "file").write_bytes(b"General Public\n" * 300)
+    split_lists(tree, lists)
+    parts = [part.read_bytes() for part in sorted(lists.iterdir())]
+    names = b"".join(parts).split(b"\0")
+    assert len(parts) == READERS_COUNT and names[-1] == b"" and len(set(names)) == len(names) == 1 + 1 + 2 * 22
+    seen = {load.what: load.run(tree)[1] for load in tree_loads(lists)}
+    assert seen["find -ls"] == "45" and seen["grep -r"].split()[0] == str(22 * 300 + 300)  # a newline makes two of one
+    assert len(seen[f"{READERS_COUNT} parallel tar"].split()) == READERS_COUNT
+    before = dict(seen)
+    (tree / "a b" / "file").write_bytes(b"General Public\n" * 1000)
+    (tree / "another").touch()
+    after = {load.what: load.run(tree)[1] for load in tree_loads(lists)}
+    assert all(before[what] != after[what] for what in before)
+
+
+def test_probes_see_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / "large").write_bytes(random.Random(1).randbytes(1 << 21))
+    seen = [load.run(tmp_path)[1] for load in FILE_LOADS]
+    with (tmp_path / "large").open("r+b") as file:
+        file.write(b"other" * 10_000)
+    assert all(one != load.run(tmp_path)[1] for one, load in zip(seen, FILE_LOADS, strict=True))
+    assert seen[0].startswith(f"{1 << 21} ") and all(load.run(tmp_path)[0] > 0 for load in FILE_LOADS)
 
 
 def test_growth_of_files(tmp_path: Path) -> None:
