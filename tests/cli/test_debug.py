@@ -7,8 +7,9 @@ import json
 
 import pytest
 
+from fsview import nodeid
 from fsview.nodeid import COMMITS, directory_node, link_node
-from fsview.rank import Rank
+from fsview.rank import EntryRank, Rank
 from store.schema import DATABASES, FIRST_ID, CommitNumber
 from tests.cli.conftest import LARGE, Fsview, Releases
 
@@ -82,6 +83,15 @@ def test_node_numbers(fsview: Fsview, releases: Releases) -> None:
     assert (root["path"], root["commit"]) == ("/", releases.new)
     assert "path: /commits" in fsview("debug", "nodeid", str(COMMITS)).lines
     assert f"commit: {releases.old}" in fsview("debug", "nodeid", str(link_node(1, CommitNumber(FIRST_ID)))).lines
+    first = CommitNumber(FIRST_ID)
+    for node, line in (
+        (nodeid.Versioned(first, EntryRank(0)), "path: /"), (nodeid.GoneLink(first, EntryRank(1)), "entry_rank: 1"),
+        (nodeid.Info(first, 9), "item: 9"), (nodeid.SiblingLink(2, first), "up: 2"),
+        (nodeid.Date(2025, 11, 23), "month: 11"), (nodeid.Remote(7), "name_hash: 7"),
+        (nodeid.StatusFile(3), "number: 3"), (nodeid.Fixed(nodeid.BY_DATE), "path: /by-date"),
+    ):  # fmt: skip
+        lines = fsview("debug", "nodeid", hex(nodeid.virtual_node(node))).lines
+        assert line in lines and f"kind: {type(node).__name__}" in lines
     assert json.loads(fsview("debug", "nodeid", "--json", str(FIRST_ID)).stdout)["kind"] == "File"
 
 

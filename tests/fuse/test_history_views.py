@@ -23,7 +23,7 @@ from tests.conftest import MountView
 from tests.forge import Forge, forge
 from tests.fuse.conftest import run
 from tests.leaks import LeakGuard
-from tests.running import run_cli
+from tests.running import RunFsview, run_cli
 
 DAY_S = 1_763_892_900  # 2025-11-23T10:15:00Z
 VIEWS = (".fsview", "by-date", "commits", "history", "info", "refs", "remotes", "versions")
@@ -289,3 +289,20 @@ def test_nothing_below_a_commits_versions_is_asked_twice(settled: Lived) -> None
 def test_the_view_of_a_tool_that_follows_symlinks(settled: Lived) -> None:
     directories = [settled.point / view for view in ("history", "refs")]
     assert len(run("find", "-L", *directories, "-type", "f", "-name", "f").splitlines()) == 4
+
+
+def test_a_pruned_commit_is_gone_from_every_view(lived: Lived, run_fsview: RunFsview) -> None:
+    point, gone = lived.point, lived.checksums[0]
+    looked = [
+        point / "history/a/main" / f"2025-11-23T101500Z-{gone[:8]}",
+        point / "by-date/2025/11/23" / f"2025-11-23T101500Z-{gone[:8]}",
+        point / "info" / gone / "subject",
+        point / "versions" / gone / "etc/gone",
+        point / "versions/a/main/etc/f" / f"2025-11-23T101500Z-{gone[:8]}",
+    ]
+    assert all(map(os.path.lexists, looked)) and len(os.listdir(point / "versions/a/main/etc/same")) == 1
+    run_fsview("prune", "--repo", lived.repository.path, "--refs-only", "--depth", "0")
+    assert not any(map(os.path.lexists, looked))
+    assert len(os.listdir(point / "history/a/main")) == 2 == len(os.listdir(point / "by-date/2025/11/23"))
+    assert os.readlink(point / "info" / lived.checksums[1] / "parent") == f"../{gone}"
+    assert os.listdir(point / "versions/a/main/etc/same") == [f"2025-11-23T111500Z-{lived.checksums[1][:8]}"]

@@ -22,6 +22,16 @@ from store.schema import CommitNumber, MetaId, RefId, TreeId
         (nodeid.link_node(0, CommitNumber(1024)), 0xD000_0000_0000_0400),
         (nodeid.link_node(2, CommitNumber(1024)), 0xD000_0000_8000_0400),
         (nodeid.root_ino(CommitNumber(1024)), 0x8000_0000_0000_0400),
+        (nodeid.STATUS, 23),
+        (nodeid.virtual_node(nodeid.GoneLink(CommitNumber(1024), EntryRank(7))), 0xA000_0400_0000_0007),
+        (nodeid.virtual_node(nodeid.Versioned(CommitNumber(1024), EntryRank(7))), 0xF000_0400_0000_0007),
+        (nodeid.virtual_node(nodeid.Remote(5)), 0xE000_0000_0000_0005),
+        (nodeid.virtual_node(nodeid.HistoryDirectory(RefId(1025))), 0xE100_0000_0000_0401),
+        (nodeid.virtual_node(nodeid.VersionsDirectory(RefId(1025))), 0xE200_0000_0000_0401),
+        (nodeid.virtual_node(nodeid.Date(2025, 11, 23)), 0xE300_0000_000F_D377),
+        (nodeid.virtual_node(nodeid.Info(CommitNumber(1024), 9)), 0xE400_0040_0000_0009),
+        (nodeid.virtual_node(nodeid.SiblingLink(2, CommitNumber(1024))), 0xE500_0000_2000_0400),
+        (nodeid.virtual_node(nodeid.StatusFile(3)), 0xE600_0000_0000_0003),
     ],
 )
 def test_number(number: int, expected: int) -> None:
