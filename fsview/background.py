@@ -11,11 +11,12 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
-from logging.handlers import WatchedFileHandler
 from pathlib import Path
 from typing import Final, NoReturn
 
+from fsview.log import LogFile, is_journal, log_to_file, log_to_stderr
 from fsview.mountpoint import server_pid
 from fsview.options import MountOptions
 from fsview.server import serve
@@ -24,8 +25,7 @@ from store.errors import FsviewError, MountError
 
 _log = logging.getLogger(__name__)
 
-_LOG_BYTES_MAX: Final = 1 << 20  # and the one before it
-_LOG_FORMAT: Final = "%(asctime)s %(levelname)s [%(process)d] %(message)s"
+_STDERR: Final = 2
 
 
 def start(repository_path: Path, point: Path, options: MountOptions, log_path: Path) -> None:
@@ -80,8 +80,8 @@ def _run_server(repository_path: Path, point: Path, options: MountOptions, log_p
         tell({"pid": os.getpid()})
 
     try:
-        _leave_the_terminal(log_path, keep=writer)
-        serve(repository_path, point, options, on_mounted, on_tick=lambda: _rotate(log_path))
+        rotate = _leave_the_terminal(log_path, point, keep=writer)
+        serve(repository_path, point, options, on_mounted, rotate)
         return 0
     except Exception as error:
         if not is_mounted:
@@ -92,38 +92,37 @@ def _run_server(repository_path: Path, point: Path, options: MountOptions, log_p
         return 1
 
 
-def _leave_the_terminal(log_path: Path, keep: int) -> None:
-    """Close what the caller had open, log to a file, stand where nothing can be in the way of an unmount."""
+def _leave_the_terminal(log_path: Path, point: Path, keep: int) -> Callable[[], None]:
+    """Close what the caller had open, log to a file, stand where nothing can be in the way of an unmount.
+
+    Where the caller's stderr is the journal, as that of a mount unit of systemd's, it is kept for the log. Return what
+    begins a new file when the log is full.
+    """
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    rotate = _begin_log(log_path, point)
+    for first, last in ((3, keep), (keep + 1, os.sysconf("SC_OPEN_MAX"))):
+        os.closerange(first, last)
+    os.chdir("/")
+    faulthandler.enable(file=_STDERR)
+    return rotate
+
+
+def _begin_log(log_path: Path, point: Path) -> Callable[[], None]:
+    if is_journal(_STDERR):
+        log_to_stderr(point)
+        return lambda: None
     try:
         log_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        file = LogFile(log_path, _STDERR)
     except OSError as error:
         raise MountError(
             f"the log {log_path} can't be written ({error.strerror}); set XDG_STATE_HOME to where it can be, "
             f"or stay in the foreground with -f, where the log goes to the terminal"
         ) from error
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    for first, last in ((3, keep), (keep + 1, os.sysconf("SC_OPEN_MAX"))):
-        os.closerange(first, last)
-    os.chdir("/")
-    faulthandler.enable(file=2)
-    log_to(WatchedFileHandler(log_path))
-
-
-def _rotate(log_path: Path) -> None:
-    """Begin a new log when it is full; the workers notice, and follow."""
-    with suppress(OSError):  # it was moved away, or the directory is: nothing that should end the service
-        if os.stat(log_path).st_size > _LOG_BYTES_MAX:
-            os.replace(log_path, f"{log_path}.1")
-
-
-def log_to(handler: logging.Handler) -> None:
-    """Send the log of this process, and of those forked from it, to *handler*."""
-    logging.raiseExceptions = False  # a full disk costs lines of the log, nothing else
-    logging.basicConfig(handlers=[handler], format=_LOG_FORMAT, level=logging.INFO, force=True)
+    log_to_file(point, file)
+    return file.rotate
 
 
 def _raised(class_name: str, text: str) -> FsviewError:

@@ -24,6 +24,7 @@ from fsview.mountpoint import (
     check_mount_point,
     source_name,
 )  # fmt: skip
+from fsview.notify import is_watched, notify
 from fsview.operations import Operations, find_ino_offset
 from fsview.options import MountOptions
 from fsview.pinned import Pinned, pin
@@ -69,11 +70,20 @@ def serve(
         gc.freeze()  # what is here now stays, and the workers share its pages
         _log.info("%s is mounted at %s", repository_path, point)
         on_mounted()
-        Supervisor(counters, partial(start_worker, job), partial(is_unmounted, descriptor), on_tick).run()
+        notify(READY=1, STATUS=f"{repository_path} is mounted at {point}, with {options.workers} workers")
+        tick = partial(_tick, on_tick, is_watched())
+        Supervisor(counters, partial(start_worker, job), partial(is_unmounted, descriptor), tick).run()
+        notify(STOPPING=1, STATUS="unmounting")
         if not is_unmounted(descriptor):
             detach(str(point), lazy=True)
         pyfuse3.close(unmount=False)
         _log.info("%s is unmounted", point)
+
+
+def _tick(on_tick: Callable[[], None], watched: bool) -> None:
+    on_tick()
+    if watched:
+        notify(WATCHDOG=1)
 
 
 def _ino_offset(options: MountOptions) -> int | None:

@@ -48,6 +48,7 @@ COMMANDS: Final = {  # name: (module:attribute, what it does)
     "checkout": ("tools.checkout:checkout_command", "Write a commit, or a part of it, to a directory."),
     "mount": ("tools.mount:mount_command", "Show all commits and refs as read-only directories."),
     "umount": ("tools.mount:umount_command", "End a mount."),
+    "mounts": ("tools.mounts:mounts_command", "List what is mounted, and who serves it."),
     "workspace": ("tools.workspace:workspace_command", "Make a writable tree on top of a commit."),
     "prune": ("tools.prune:prune_command", "Delete commits that nobody wants, and what only they held."),
     "fsck": ("tools.fsck:fsck_command", "Check everything that is stored."),
@@ -62,11 +63,11 @@ _INTERRUPTED, _PIPE_CLOSED = 128 + 2, 128 + 13  # as a shell reports SIGINT and 
 
 def main() -> None:
     """Run the command line of this process and exit."""
-    _open_missing_streams()
+    open_missing_streams()
     sys.exit(run(sys.argv[1:]))
 
 
-def _open_missing_streams() -> None:
+def open_missing_streams() -> None:
     """Put /dev/null where the caller closed a standard stream, as git does, lest a file of ours gets its number."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:

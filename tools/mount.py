@@ -50,7 +50,7 @@ Those that every file system has, as ro, noatime, nofail and x-systemd.automount
 MNT with --root REV:/PATH is that directory, and stays it when REV moves. 'fsview log MNT/etc' works there, too.
 
 The server logs to $XDG_STATE_HOME/fsview/, ~/.local/state/fsview/ if that is not set: one file for each mount point,
-named after it. With -f it logs to the terminal.
+named after it. With -f it logs to stderr. Started by systemd it logs to the journal.
 """
 
 UMOUNT_EXAMPLES = """\b
@@ -70,15 +70,14 @@ def mount(repository: Path, point: Path, options: MountOptions, *, log_path: Pat
         MountError: what is in the way, and how to mend it.
         NotFoundError, FormatError: it is no repository, or not one that this program can read.
     """
-    from fsview.background import log_to, start
+    from fsview.background import start
+    from fsview.log import log_to_stderr
     from fsview.server import serve
 
     if log_path is not None:
         start(repository, point, options, log_path)
     else:
-        import logging
-
-        log_to(logging.StreamHandler())
+        log_to_stderr(point)
         serve(repository, point, options, lambda: None)
 
 
