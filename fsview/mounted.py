@@ -1,7 +1,8 @@
 """The views that are mounted, and what their servers say of themselves.
 
-A server that was stopped or hangs would have whoever asks it wait for ever. So a child asks, for each view one, and is
-killed if there is no answer in time: a request to FUSE can be waited for by nobody but it.
+A server that was stopped or hangs would have whoever asks it wait for ever, and once it has taken the request not even
+SIGKILL ends that. So a child asks, for each view one. If there is no answer in time it is killed, and left to end when
+it can; it holds nothing open that anybody could be waiting for.
 """
 
 from __future__ import annotations
@@ -60,17 +61,26 @@ def _ask(point: str) -> tuple[int, int]:
     if child == 0:
         answer = b"0"
         try:
+            _close_all_but(writer)
             answer = os.getxattr(point, STATUS_MARK)
         except OSError as error:
             answer = str(error.errno).encode()
         finally:
-            os.write(writer, answer)
-            os._exit(0)
+            try:
+                os.write(writer, answer)
+            finally:
+                os._exit(0)
     os.close(writer)
     return child, reader
 
 
+def _close_all_but(keep: int) -> None:
+    os.closerange(0, keep)
+    os.closerange(keep + 1, os.sysconf("SC_OPEN_MAX"))
+
+
 def _answered(mount: Mount, child: int, reader: int, deadline: float) -> MountedView:
+    answer = b""
     try:
         ready = select.select([reader], [], [], max(0.0, deadline - time.monotonic()))[0]
         answer = os.read(reader, _ANSWER_BYTES_MAX) if ready else b""
@@ -78,7 +88,7 @@ def _answered(mount: Mount, child: int, reader: int, deadline: float) -> Mounted
         os.close(reader)
         with suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        os.waitpid(child, 0 if answer else os.WNOHANG)
     state, status = _understood(answer)
     return MountedView(mount.point, status.get("repository") or unquote(mount.source), state, status)
 

@@ -167,6 +167,7 @@ def test_a_dead_view_is_listed_as_dead(repo: Path, mount_view: MountView, run_fs
     assert {"mount": str(point), "repository": str(repo), "state": "dead"} in json.loads(
         run_fsview("mounts", "--json").stdout
     )
+    run_fsview("umount", point)
 
 
 def test_a_view_that_hangs_is_not_waited_for(repo: Path, mount_view: MountView) -> None:
