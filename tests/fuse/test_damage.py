@@ -114,3 +114,20 @@ def test_a_damaged_record_is_refused_where_it_is_needed(
     _refused(call)
     assert f"{table.decode()} {id_key(number).hex()}" in _log(tmp_path)
     assert os.getxattr(point, "user.fsview.pid")  # it goes on serving
+
+
+def test_verify_finds_what_the_guards_vouch_for(repo: Path, mount_view: MountView, run_fsview: RunFsview) -> None:
+    """A content that was wrong before it was guarded, or that somebody made so who can compute guards."""
+    point = mount_view(repo)
+    number = (point / "refs/r/small").stat().st_ino
+    run_fsview("umount", point)
+    with Repository.open(repo) as repository:
+        repository.database.write(lambda writing: writing.put(b"content", id_key(number), b"smell\n"))
+    run_fsview("mount", repo, point)
+    assert (point / "refs/r/small").read_bytes() == b"smell\n"
+    run_fsview("umount", point)
+    run_fsview("mount", "--verify=sha256", "--workers=1", repo, point)
+    for _ in range(2):
+        _refused(lambda: os.open(point / "refs/r/small", os.O_RDONLY))
+    assert (point / "refs/r/large").read_bytes() == LARGE and (point / "refs/r/other/g").read_bytes() == b"g\n"
+    assert "small" in run_fsview("doctor", repo, status=1).stdout

@@ -49,10 +49,18 @@ def test_every_way_to_a_place_leads_there(sample: Sample, tmp_path: Path) -> Non
         (sample.point / "commits" / checksum, checksum, b""),
         (sample.point / "commits" / checksum[:12], checksum, b""),
         (sample.point / "commits" / checksum[:12] / "kept", checksum, b"/kept"),
+        (sample.point / "info" / checksum / "subject", checksum, b""),
+        (sample.point / "info" / checksum[:8], checksum, b""),
         (tmp_path / "link", checksum, b""),
         (tmp_path / "link/data/../kept", checksum, b"/kept"),
     ):
         assert locate(str(path)) == Located(sample.repo, commit, inside), path
+
+
+def test_through_the_views_of_history(sample: Sample) -> None:
+    checksum = sample.commit("rel/2").name
+    (name,) = os.listdir(sample.point / "history/rel/2")
+    assert locate(str(sample.point / "history/rel/2" / name / "kept/a")) == Located(sample.repo, checksum, b"/kept/a")
 
 
 def test_a_symlink_in_a_commit_is_itself_unless_a_slash_follows(sample: Sample) -> None:

@@ -117,3 +117,31 @@ def test_who_may_read_what(
     """
     done = _in_a_namespace(script, repo, Path(option), home=tmp_path)
     assert (done.stdout, done.stderr, done.returncode) == (expected, "", 0)
+
+
+@pytest.mark.skipif(shutil.which("fusermount3") is None, reason="fusermount3 is not installed")
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("owner=me,default_permissions", ["600 65534:65534", "400 65534:65534", "755 65534:65534", "shadow", "none"]),
+        ("default_permissions", ["640 0:42", "0 0:0", "755 0:0", "denied", "denied"]),
+        ("uid=7,gid=8", ["640 7:8", "0 7:8", "755 7:8", "shadow", "none"]),  # nothing is checked, nothing but shown
+    ],
+)
+def test_who_takes_root_s_place_reads_what_root_could(
+    make_repo: Callable[..., Path], run_fsview: RunFsview, tree_factory: TreeFactory, tmp_path: Path, options: str,
+    expected: list[str],
+) -> None:  # fmt: skip
+    repo = make_repo()
+    tree = tree_factory({"shadow": File(b"shadow", mode=0o640, owner=(0, 42)), "none": File(b"none", mode=0), "d": {}})
+    run_fsview("commit", "--repo", repo, "-b", "r", tree)
+    script = f"""
+    fsview mount -o {options} home/repo home/mnt
+    fsview mount -o suid home/repo home/mnt > told || echo suid $?
+    plain() {{ setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps=-all --bounding-set=-all -- "$@"; }}
+    for name in shadow none d; do plain stat -c '%a %u:%g' home/mnt/refs/r/$name; done
+    for name in shadow none; do plain cat home/mnt/refs/r/$name 2>/dev/null || printf denied; echo; done
+    fsview umount home/mnt
+    """
+    done = _in_a_namespace(AS_NOBODY + script, repo, home=tmp_path)
+    assert (done.returncode, done.stdout.splitlines()) == (0, ["suid 17", *expected]), done
