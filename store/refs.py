@@ -83,6 +83,7 @@ def set_ref(
         InvalidNameError: not a ref name, or it would be a prefix of another ref, or below one.
         ConflictError: the ref is not where *expected* says (None: it must not exist).
         NotFoundError: it is to be deleted, but is not there.
+        PrunedError: the commit was deleted since its number was looked up.
     """
     check_ref_name(name)
     current = find_ref(writing, name)
@@ -95,6 +96,7 @@ def set_ref(
         _delete(writing, name, current.ref_id)
         ref_id = current.ref_id
     else:
+        writing.need(b"commit", id_key(new))
         ref_id = current.ref_id if current else _create(writing, name)
         writing.put(b"ref", name.encode(), RefRecord(ref_id, new).pack())
     writing.settle_s = VIEW_LAG_S + TICKS_S

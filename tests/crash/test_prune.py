@@ -161,8 +161,8 @@ def test_a_killed_prune_has_happened_or_not(line: Line, tmp_path: Path) -> None:
 def test_two_hundred_kills(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     campaign = Campaign(Line.build(tmp_path / "line", small=100, large=30), tmp_path, 2)
     for phase in Phase:
-        for step in range(26):
-            campaign.kill_itself(phase, 1 + (campaign.reports[phase] - 1) * step // 25)
+        for step in range(40):
+            campaign.kill_itself(phase, 1 + (campaign.reports[phase] - 1) * step // 39)
             campaign.kill_from_outside(phase)
     with capsys.disabled():
         print("", *(f"{count:4} {what}" for what, count in sorted(campaign.seen.items())), sep="\n")

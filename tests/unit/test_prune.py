@@ -259,6 +259,15 @@ def test_a_ref_that_comes_after_the_marking_keeps_its_commit(repository: Reposit
     assert here(repository, line) == [0, 3]
 
 
+def test_a_commit_that_is_gone_gets_no_ref(repository: Repository, line: list[Checksum]) -> None:
+    """Whoever looked up its number before the prune is told, even without the lock."""
+    number = number_of(repository, line[0])
+    prune(repository, Rule(refs_only=True, depth=0))
+    with pytest.raises(PrunedError):
+        repository.database.write(lambda writing: set_ref(writing, "late", number, time_s=0, message=""))
+    assert check(repository) == []
+
+
 @pytest.mark.parametrize("phase", [Phase.MARKING, Phase.WAITING])
 def test_a_prune_beside_a_prune(repository: Repository, line: list[Checksum], phase: Phase) -> None:
     pruned = prune(repository, REFS_ONLY, at(phase, lambda: prune(repository, Rule(refs_only=True, depth=1))))

@@ -223,7 +223,9 @@ def test_who_waits_for_the_exclusive_lock_bars_new_sharers(tmp_path: Path) -> No
                 order.append("two share it")
             threads.insert(0, threading.Thread(target=take, args=("pruner", True)))
             threads[0].start()
-            while not _is_gate_shut(repository.path):
+            for _ in range(10_000):
+                if _is_gate_shut(repository.path):
+                    break
                 time.sleep(0.001)
             for thread in threads[1:]:
                 thread.start()
