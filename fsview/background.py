@@ -16,8 +16,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, NoReturn
 
+from fsview.kernel_reads import cover
 from fsview.log import LogFile, is_journal, log_to_file, log_to_stderr
-from fsview.mountpoint import server_pid
+from fsview.mountpoint import server_pid, unmount
 from fsview.options import MountOptions
 from fsview.server import serve
 from store import errors
@@ -51,6 +52,16 @@ def start(repository_path: Path, point: Path, options: MountOptions, log_path: P
     if "error" in report:
         raise _raised(report["error"], report["text"])
     _check_answers(point, report["pid"], log_path)
+    if options.kernel_reads:
+        _cover(repository_path, point, options)
+
+
+def _cover(repository_path: Path, point: Path, options: MountOptions) -> None:
+    try:
+        cover(point, repository_path, options.flags())
+    except BaseException:
+        unmount(point)
+        raise
 
 
 def _become_server(repository_path: Path, point: Path, options: MountOptions, log_path: Path, writer: int) -> NoReturn:

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Final, NamedTuple
 
+COVER: Final = "fsview-kernel-reads"  # the source of overlays over views, see fsview/kernel_reads.py
 _NETWORK: Final = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "9p", "afs", "gfs2", "ocfs2", "lustre", "virtiofs"}
 
 
@@ -22,9 +23,13 @@ class Mount(NamedTuple):
 
 
 def mounts() -> list[Mount]:
-    """Return all mounts of this namespace, in the order in which they were made."""
-    with Path("/proc/self/mountinfo").open(encoding="utf-8", errors="surrogateescape") as lines:
-        return [_parse(line) for line in lines]
+    """Return all mounts of this namespace, in the order in which they were made, but for what covers views."""
+    return [mount for mount in _all_mounts() if not _is_cover(mount)]
+
+
+def is_covered(real: str) -> bool:
+    """Whether the topmost mount at *real*, a path without symlinks, covers a view; asks no file system for that."""
+    return next((_is_cover(mount) for mount in reversed(_all_mounts()) if mount.point == real), False)
 
 
 def mount_at(point: Path) -> Mount | None:
@@ -48,6 +53,15 @@ def has_reliable_times(path: Path) -> bool:
     """Whether an unchanged ctime means an unchanged file: not on FUSE and network file systems."""
     mount = mount_of(path)
     return mount is not None and not mount.kind.startswith("fuse") and mount.kind not in _NETWORK
+
+
+def _all_mounts() -> list[Mount]:
+    with Path("/proc/self/mountinfo").open(encoding="utf-8", errors="surrogateescape") as lines:
+        return [_parse(line) for line in lines]
+
+
+def _is_cover(mount: Mount) -> bool:
+    return mount.source == COVER and mount.kind == "overlay"
 
 
 def _parse(line: str) -> Mount:

@@ -42,6 +42,18 @@ def mount(point: str, source: str, flags: Iterable[str], options: Iterable[str])
     return mount_here(point, source, flags, options)
 
 
+def mount_overlay(point: str, source: str, flags: Iterable[str], options: str) -> None:
+    """Mount an overlay at *point*, an absolute path; for root.
+
+    Raises:
+        MountError: the kernel refused.
+    """
+    arguments = (source.encode(), os.fsencode(point), b"overlay", _bits(flags), os.fsencode(options))
+    number = _call("mount", *arguments)
+    if number:
+        raise MountError(f"no overlay can be mounted at {point}: {os.strerror(number)}; it takes Linux 6.6 or newer")
+
+
 def detach(point: str, *, lazy: bool) -> None:
     """Unmount what is at *point*, an absolute path; *lazy*: even if it is in use.
 
@@ -64,14 +76,17 @@ def detach(point: str, *, lazy: bool) -> None:
 def _mount_as_root(point: str, source: str, flags: Iterable[str], options: Iterable[str]) -> int:
     descriptor = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
     data = [f"fd={descriptor}", f"rootmode={stat.S_IFDIR:o}", f"user_id={os.getuid()}", f"group_id={os.getgid()}"]
-    bits = sum(_FLAGS[name] for name in flags)
-    arguments = (source.encode(), os.fsencode(point), KIND.encode(), bits, ",".join([*data, *options]).encode())
+    arguments = (source.encode(), os.fsencode(point), KIND.encode(), _bits(flags), ",".join([*data, *options]).encode())
     number = _call("mount", *arguments)
     if number:
         os.close(descriptor)
         hint = "; a container needs --cap-add SYS_ADMIN for it" if number == EPERM else ""
         raise MountError(f"{point} can't be mounted: {os.strerror(number)}{hint}")
     return descriptor
+
+
+def _bits(flags: Iterable[str]) -> int:
+    return sum(_FLAGS[name] for name in flags)
 
 
 def _mount_by_helper(point: str, source: str, flags: Iterable[str], options: Iterable[str]) -> int:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
+from fsview.kernel_reads import uncover
 from fsview.mountinfo import Mount, mount_at
 from fsview.mounting import DEVICE, HELPER, KIND, InUseError, detach
 from store.errors import MountError
@@ -50,6 +51,7 @@ def check_mount_point(point: Path, repository: Path) -> None:
     """
     mount = mount_at(point)
     if mount is not None and mount.kind == KIND and _is_dead(point):
+        uncover(os.path.realpath(point), lazy=True)
         detach(os.path.realpath(point), lazy=True)
         mount = mount_at(point)
     if mount is not None:
@@ -68,7 +70,7 @@ def check_mount_point(point: Path, repository: Path) -> None:
         raise MountError(f"the mount point {point} is not yours: only root mounts where it can't write; name another")
 
 
-def check_machine(*, allow_other: bool, suid_or_dev: bool = False) -> None:
+def check_machine(*, allow_other: bool, suid_or_dev: bool = False, kernel_reads: bool = False) -> None:
     """Refuse a machine on which nothing can be mounted by this user, or not in this way.
 
     Raises:
@@ -88,6 +90,8 @@ def check_machine(*, allow_other: bool, suid_or_dev: bool = False) -> None:
         ) from None
     if os.geteuid() == 0:
         return
+    if kernel_reads:
+        raise MountError("kernel-reads is for root only: only root may lay an overlay over a view; leave it out")
     if suid_or_dev:
         raise MountError("the mount options suid and dev are for root only; leave them out")
     if shutil.which(HELPER) is None:
@@ -155,6 +159,7 @@ def _open_server(point: Path) -> int | None:
 def _detach(point: Path, *, lazy: bool) -> None:
     real = os.path.realpath(point)
     try:
+        uncover(real, lazy=lazy)
         detach(real, lazy=lazy)
     except InUseError:
         raise MountError(

@@ -24,11 +24,12 @@ def default_workers() -> int:
 class MountOptions:
     """How a view is mounted.
 
-    owner_me: the user who mounts owns everything and may read it (fsview/ownership.py). verify: "sha256" if a content
-    is checked as a whole when it is first opened, else "xxh3". root: the revision, and the path in it, that is
-    mounted alone. place_inodes: equal files have node numbers of their own, as a writable overlay over the view needs;
-    place_st_ino: and a st_ino of their own, as fuse-overlayfs needs, which takes files of one st_ino for hard links.
-    overwrite_ino: write st_ino where pyfuse3 has no way to (fsview/operations.py).
+    owner_me: the user who mounts owns everything and may read it (fsview/ownership.py). verify: "sha256" if a
+    content is checked as a whole when it is first opened, else "xxh3". root: the revision, and the path in it, that
+    is mounted alone; kernel_reads: the kernel reads its large files (fsview/kernel_reads.py). place_inodes: equal
+    files have node numbers of their own, as a writable overlay over the view needs; place_st_ino: and a st_ino of
+    their own, as fuse-overlayfs needs, which takes files of one st_ino for hard links. overwrite_ino: write st_ino
+    where pyfuse3 has no way to (fsview/operations.py).
     """
 
     allow_other: bool = False
@@ -43,6 +44,7 @@ class MountOptions:
     owner_me: bool = False
     verify: str = "xxh3"
     root: str | None = None
+    kernel_reads: bool = False
     workers: int = field(default_factory=default_workers)
     overwrite_ino: bool = True
 
@@ -58,7 +60,12 @@ class MountOptions:
     def texts(self) -> list[str]:
         """Return what was asked for, in the words of `-o`."""
         words = [*self.names(), *(word[2:] for word, is_on in self._permissions()[:2] if is_on)]
-        words += ["noexec"] * (not self.exec) + self._places() + ["owner=me"] * self.owner_me
+        words += (
+            ["noexec"] * (not self.exec)
+            + self._places()
+            + ["kernel-reads"] * self.kernel_reads
+            + ["owner=me"] * self.owner_me
+        )
         values = {"uid": self.uid, "gid": self.gid, "root": self.root}
         words += [f"{name}={value}" for name, value in values.items() if value is not None]
         return [*words, f"verify={self.verify}", f"workers={self.workers}"]
@@ -98,6 +105,10 @@ def parse_options(texts: Iterable[str], **given: Any) -> MountOptions:
     options = MountOptions(**found | {name: value for name, value in given.items() if value is not None})
     if options.owner_me and (options.uid, options.gid) != (None, None):
         raise InvalidNameError("owner=me is uid= and gid= of who mounts; leave out one or the other")
+    if options.kernel_reads and options.root is None:
+        raise InvalidNameError("kernel-reads is for one commit; name it with --root REV")
+    if options.kernel_reads and options.verify != "xxh3":
+        raise InvalidNameError(f"with kernel-reads nothing is checked, so not verify={options.verify}, either")
     return options
 
 
@@ -136,6 +147,7 @@ _WORDS: Final[dict[str, dict[str, Any]]] = {
     "default_permissions": {"default_permissions": True},
     "place-inodes": {"place_inodes": True},
     "place-inodes=stat": {"place_inodes": True, "place_st_ino": True},
+    "kernel-reads": {"kernel_reads": True},
     "suid": {"suid": True},
     "dev": {"dev": True},
     "noexec": {"exec": False},

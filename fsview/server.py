@@ -14,6 +14,7 @@ import pyfuse3
 
 from fsview.connection import connect, is_unmounted
 from fsview.counters import Counters
+from fsview.kernel_reads import uncover
 from fsview.mounting import detach, mount
 from fsview.mountpoint import (
     PID_MARK,
@@ -53,7 +54,9 @@ def serve(
         FsviewError: the repository can't be opened, the view not mounted, or no worker kept alive.
     """
     repository_path, point = Path(os.path.realpath(repository_path)), Path(os.path.realpath(point))
-    check_machine(allow_other=options.allow_other, suid_or_dev=options.suid or options.dev)
+    check_machine(
+        allow_other=options.allow_other, suid_or_dev=options.suid or options.dev, kernel_reads=options.kernel_reads
+    )
     check_mount_point(point, repository_path)
     pinned = _look_ahead(repository_path, options)
     operations = Operations(_ino_offset(options))
@@ -75,6 +78,7 @@ def serve(
         Supervisor(counters, partial(start_worker, job), partial(is_unmounted, descriptor), tick).run()
         notify(STOPPING=1, STATUS="unmounting")
         if not is_unmounted(descriptor):
+            uncover(str(point), lazy=True)
             detach(str(point), lazy=True)
         pyfuse3.close(unmount=False)
         _log.info("%s is unmounted", point)
@@ -123,4 +127,5 @@ def _open_view(service: Service, counters: Counters, options: MountOptions, pinn
         pinned=pinned,
         place_inodes=options.place_inodes,
         place_st_ino=options.place_st_ino,
+        kernel_reads=options.kernel_reads,
     )

@@ -17,6 +17,7 @@ from fsview.attributes import Attributes, Row
 from fsview.cache import BoundedCache
 from fsview.commit_tree import CommitTrees, Place
 from fsview.damage import Damage
+from fsview.kernel_reads import METACOPY, REDIRECT, note
 from fsview.names import Names
 from fsview.nodeid import (
     COMMITS,
@@ -42,7 +43,7 @@ from store.database import Reading
 from store.errors import CorruptionError, FsviewError, NotFoundError
 from store.objects import DirMeta, Xattrs
 from store.repository import Repository
-from store.schema import FileId, FileRecord, MetaId, id_key
+from store.schema import FileId, FileRecord, MetaId, Storage, id_key
 from store.tree import commit_number, commit_record, meta_record
 
 _CERTIFIED_MAX: Final = 1 << 16  # file ids: about 10 MB
@@ -73,15 +74,17 @@ class View:
         certify_contents: bool = False,
         place_inodes: bool = False,
         place_st_ino: bool = False,
+        kernel_reads: bool = False,
         pinned: Pinned | None = None,
     ) -> None:
         """*uid* and *gid* own what is above the commits; *marks* make the unlisted xattrs of the mount point.
 
         *status* makes the files in .fsview/, by name, beside those that are always there; it must be the same in all
         processes that serve a mount.
-        *ownership* is whose the files in commits are; with *certify_contents* the sha256 of each is checked when it is
-        first opened, which may take long: then *on_progress* hears that it goes on. *place_inodes*: equal
-        files have node numbers of their own; *place_st_ino*: and a st_ino of their own.
+        *ownership* is whose the files in commits are; with *certify_contents* the sha256 of each is checked when it
+        is first opened, which may take long: then *on_progress* hears that it goes on. *place_inodes*: equal files
+        have node numbers of their own; *place_st_ino*: and a st_ino of their own. *kernel_reads*: tell an overlay
+        where loose files are (fsview/kernel_reads.py).
         """
         self._repository, self._database, self._ownership = repository, repository.database, ownership
         self._damage = Damage(repository)
@@ -89,7 +92,7 @@ class View:
         self._certified: BoundedCache[FileId, bool] = BoundedCache(_CERTIFIED_MAX)
         self.on_progress: Callable[[], None] = _do_nothing
         self._trees = CommitTrees(repository, ownership, place_inodes=place_inodes, place_st_ino=place_st_ino)
-        self._place_st_ino = place_st_ino
+        self._place_st_ino, self._kernel_reads = place_st_ino, kernel_reads
         self._names = Names(repository, self._trees, uid, gid, now_s, status or {}, lambda: self.on_progress())
         self._marks = dict(marks or {})
         self._pinned = None if pinned is None else self._directory_of(pinned)
@@ -227,7 +230,17 @@ class View:
         """Return the value of one extended attribute, or None."""
         if node == ROOT and name in self._marks:
             return self._marks[name]()
+        if self._kernel_reads and name in (METACOPY, REDIRECT):
+            return self._loose_note(node, name)
         return dict(self.xattrs(node)).get(name)
+
+    def _loose_note(self, node: int, name: bytes) -> bytes | None:
+        parsed = self._parse(node)
+        if not isinstance(parsed, File):
+            return None
+        with self._database.reading() as reading:
+            record = _file_record(reading, parsed.file_id)
+        return note(name, record.checksum) if record.storage == Storage.LOOSE else None
 
     def space(self) -> Space:
         """Return how large the view is: what is used of the file system that the repository is on."""

@@ -49,6 +49,10 @@ Those that every file system has, as ro, noatime, nofail and x-systemd.automount
 \b
 MNT with --root REV:/PATH is that directory, and stays it when REV moves. 'fsview log MNT/etc' works there, too.
 
+With --kernel-reads, an overlay over the view sends reads of files of more than 16 KiB straight to REPO/objects: as
+fast as a plain directory, from the same page cache. Given up for that: no such read is checked against damage (run
+'fsview fsck'), and equal files of two commits no longer show the same inode number. It takes root and Linux 6.6.
+
 The server logs to $XDG_STATE_HOME/fsview/, ~/.local/state/fsview/ if that is not set: one file for each mount point,
 named after it. With -f it logs to stderr. Started by systemd it logs to the journal.
 """
@@ -103,6 +107,8 @@ def log_path_of(point: Path) -> Path:
 @click.argument("arguments", metavar="[REPO] MNT", nargs=-1, type=POINT)
 @click.option("-f", "--foreground", is_flag=True, help="Stay until the view is unmounted; Ctrl-C does that.")
 @click.option("--root", metavar="REV[:/PATH]", type=REVISION, help="Mount this commit, or a directory in it, alone.")
+@click.option("--kernel-reads", is_flag=True,
+              help="With --root, as root: large files are read by the kernel itself, unchecked.")  # fmt: skip
 @click.option("--verify", type=click.Choice(["xxh3", "sha256"]),
               help="sha256: check a whole file when it is first opened, too.")  # fmt: skip
 @click.option(
@@ -117,6 +123,7 @@ def mount_command(
     arguments: tuple[Path, ...],
     foreground: bool,
     root: str | None,
+    kernel_reads: bool,
     verify: str | None,
     workers: int | None,
     options: tuple[str, ...],
@@ -132,7 +139,10 @@ def mount_command(
     if not 1 <= len(arguments) <= 2:
         raise click.UsageError("name the repository and an empty directory: fsview mount REPO MNT")
     repository = located_repository(ctx, arguments[0] if len(arguments) == 2 else None)
-    parsed = parse_options(options, root=root, verify=verify, workers=workers)
+    given = {"root": root, "verify": verify, "workers": workers, "kernel_reads": kernel_reads or None}
+    parsed = parse_options(options, **given)
+    if parsed.kernel_reads and foreground:
+        raise click.UsageError("with --kernel-reads an overlay is laid over the view when it answers; leave out -f")
     point = arguments[-1]
     mount(repository, point, parsed, log_path=None if foreground else log_path_of(point))
 

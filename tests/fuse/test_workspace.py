@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import time
@@ -137,3 +139,48 @@ def test_programs_run_in_it(base: Path, work: Path, run_fsview: RunFsview) -> No
     (work / "run").write_text("#!/bin/sh\necho run\n")
     (work / "run").chmod(0o755)
     assert subprocess.run([work / "run"], capture_output=True, check=True).stdout == b"run\n"
+
+
+def test_a_tree_with_programs_can_be_entered(
+    make_repo: Callable[..., Path], run_fsview: RunFsview, tmp_path: Path, mount_view: MountView
+) -> None:
+    """Exec, shared libraries (mmap), shebangs and pipes work in a view's tree, and in a workspace on top of it."""
+    tree = tmp_path / "tree"
+    for program in ("sh", "cat", "sed"):
+        _copy_with_libraries(program, tree)
+    (tree / "bin" / "script").write_text("#!/bin/sh\ncat /etc/note | sed s/1/2/\n")
+    (tree / "bin" / "script").chmod(0o755)
+    (tree / "etc").mkdir()
+    (tree / "etc" / "note").write_text("note 1\n")
+    repo = make_repo()
+    run_fsview("commit", "--repo", repo, "-b", "r", tree)
+    view, work = mount_view(repo), tmp_path / "work"
+    run_fsview("workspace", "--repo", repo, "r", work)
+    try:
+        for top in (f"{view}/refs/r", f"{view}/refs/r/", work):
+            done = subprocess.run(["chroot", top, "/bin/script"], capture_output=True, text=True)
+            assert (done.stdout, done.stderr) == ("note 2\n", "")
+        subprocess.run(["chroot", work, "/bin/sh", "-c", "echo note 11 >/etc/note"], check=True)
+        done = subprocess.run(["chroot", work, "/bin/script"], capture_output=True, text=True, check=True)
+        assert done.stdout == "note 21\n"
+    finally:
+        run_fsview("workspace", "remove", "--force", work)
+
+
+def _copy_with_libraries(program: str, tree: Path) -> None:
+    path = shutil.which(program, path="/bin:/usr/bin")
+    assert path is not None
+    said = subprocess.run(["ldd", path], capture_output=True, text=True, check=True).stdout
+    for file in (path, *re.findall(r"(/\S+) \(0x", said)):
+        name = f"bin/{program}" if file == path else file.lstrip("/")
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, tree / name)
+
+
+def test_debian_can_be_entered(
+    debian_tree: Path, make_repo: Callable[..., Path], run_fsview: RunFsview, mount_view: MountView
+) -> None:
+    repo = make_repo()
+    run_fsview("commit", "--repo", repo, "-b", "debian/12", debian_tree)
+    command = ["chroot", f"{mount_view(repo)}/refs/debian/12/", "/usr/bin/dpkg", "-l"]
+    assert "ii  base-files" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
