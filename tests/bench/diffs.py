@@ -57,8 +57,9 @@ def _fill(bench: Bench, contender: Contender, row: Row, is_cold: bool, expected:
         limit_s=bench.limit_s,
         expected=expected[0] if expected else None,
     )
-    expected.append(seen)
-    row.notes["diff"] = f"{len(expected[0].splitlines())} lines"
+    if not row.measured[contender.name].at_least:
+        expected.append(seen)
+        row.notes["diff"] = f"{len(expected[0].splitlines())} lines"
 
 
 @contextmanager

@@ -97,7 +97,8 @@ def _fill(bench: Bench, contender: Contender, name: str, task: _Task, expected: 
         expected=expected.get(task.load.what),
     )
     task.row.measured[contender.name] = measured
-    expected.setdefault(task.load.what, seen)
+    if not measured.at_least:
+        expected.setdefault(task.load.what, seen)
 
 
 def _first_lists(bench: Bench, contender: Contender, name: str, rows: list[tuple[Row, bool]]) -> None:
