@@ -4,6 +4,9 @@ The view is the lower layer and REPO/objects a data-only one below it. To the vi
 finds two xattrs, METACOPY (empty) and REDIRECT (its path below objects/), so it takes the attributes from the view, and
 open and read go to the loose file itself. The xattrs are there for who asks by name, but are not listed.
 
+Root of a user namespace has no xattrs in "trusted.", so there they are in "user."; Linux 6.18, for one, takes them. The
+mount is then seen in that namespace alone.
+
 The overlay is mounted on the view's own mount point, over it: a dead server is ENOTCONN through it, too, and there is
 no second place to look after. The table of mounts shows COVER as its source; fsview/mountinfo.py leaves it out, so the
 view is found where it was mounted.
@@ -18,10 +21,14 @@ from typing import Final
 
 from fsview.mountinfo import COVER, is_covered
 from fsview.mounting import detach, mount_overlay
+from store.errors import MountError
 from store.objects import Checksum
 
 METACOPY: Final = b"trusted.overlay.metacopy"
 REDIRECT: Final = b"trusted.overlay.redirect"
+_USER_METACOPY: Final = b"user.overlay.metacopy"
+_USER_REDIRECT: Final = b"user.overlay.redirect"
+NOTES: Final = {METACOPY, REDIRECT, _USER_METACOPY, _USER_REDIRECT}
 
 
 def note(name: bytes, checksum: Checksum) -> bytes | None:
@@ -30,10 +37,10 @@ def note(name: bytes, checksum: Checksum) -> bytes | None:
     >>> note(REDIRECT, Checksum(bytes(32)))[:8], note(METACOPY, Checksum(bytes(32))), note(b"user.k", Checksum(b""))
     (b'/00/0000', b'', None)
     """
-    if name == METACOPY:
+    if name in (METACOPY, _USER_METACOPY):
         return b""
     text = checksum.hex()
-    return f"/{text[:2]}/{text[2:]}".encode() if name == REDIRECT else None
+    return f"/{text[:2]}/{text[2:]}".encode() if name in (REDIRECT, _USER_REDIRECT) else None
 
 
 def cover(point: Path, repository: Path, flags: Iterable[str]) -> None:
@@ -44,7 +51,10 @@ def cover(point: Path, repository: Path, flags: Iterable[str]) -> None:
     """
     real = os.path.realpath(point)
     lower = f"{_escaped(real)}::{_escaped(os.path.realpath(repository / 'objects'))}"
-    mount_overlay(real, COVER, flags, f"lowerdir={lower},metacopy=on,redirect_dir=on")
+    try:
+        mount_overlay(real, COVER, flags, f"lowerdir={lower},metacopy=on,redirect_dir=on")
+    except MountError:
+        mount_overlay(real, COVER, flags, f"lowerdir={lower},userxattr")
 
 
 def uncover(real: str, *, lazy: bool) -> None:

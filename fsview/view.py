@@ -17,7 +17,7 @@ from fsview.attributes import Attributes, Row
 from fsview.cache import BoundedCache
 from fsview.commit_tree import CommitTrees, Place
 from fsview.damage import Damage
-from fsview.kernel_reads import METACOPY, REDIRECT, note
+from fsview.kernel_reads import NOTES, note
 from fsview.names import Names
 from fsview.nodeid import (
     COMMITS,
@@ -230,7 +230,7 @@ class View:
         """Return the value of one extended attribute, or None."""
         if node == ROOT and name in self._marks:
             return self._marks[name]()
-        if self._kernel_reads and name in (METACOPY, REDIRECT):
+        if self._kernel_reads and name in NOTES:
             return self._loose_note(node, name)
         return dict(self.xattrs(node)).get(name)
 

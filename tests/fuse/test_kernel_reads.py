@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import select
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from fsview.mountinfo import is_covered
 from fsview.mountpoint import server_pid
 from tests.fuse.conftest import LARGE, Sample, drop_caches
 from tests.fuse.waits import kill_server
-from tests.running import RunFsview
+from tests.running import RunFsview, clean_environment
 from tests.snapshots import snapshot
 
 pytestmark = [
@@ -103,3 +105,17 @@ def test_what_does_not_go_with_it(
     sample: Sample, run_fsview: RunFsview, tmp_path: Path, options: tuple[str, ...], text: str
 ) -> None:
     assert text in run_fsview("mount", *options, sample.repo, tmp_path, status=2).stderr
+
+
+def test_in_a_user_namespace(sample: Sample, tmp_path: Path) -> None:
+    """Where root is not the machine's: the xattrs are those in "user."."""
+    point = tmp_path / "mnt"
+    point.mkdir()
+    script = '"$0" -P -m tools mount --root rel/1 --kernel-reads "$1" "$2" && findmnt -no OPTIONS "$2" && '
+    script += 'cmp "$2/data/large" "$3" && "$0" -P -m tools umount "$2"'
+    command: list[str | Path] = ["unshare", "-Urm", "sh", "-c", script, sys.executable, sample.repo, point]
+    large = sample.trees["rel/1"] / "data" / "large"
+    done = subprocess.run([*command, large], env=clean_environment(tmp_path), capture_output=True, text=True)
+    if "unshare" in done.stderr or "6.6 or newer" in done.stderr:
+        pytest.skip("no user namespaces, or a kernel without userxattr for data-only layers")
+    assert (done.returncode, done.stderr) == (0, "") and "userxattr" in done.stdout
