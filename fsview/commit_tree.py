@@ -6,6 +6,7 @@ shown of a directory is a function of its path, dirtree and dirmeta; of a commit
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from fsview.attributes import DOT_COOKIE, DOT_DOT_COOKIE, STEADY_NAME_S, Attributes, Row
@@ -144,12 +145,18 @@ class CommitTrees:
         entry = self.listing(TreeId(place.entry.id)).find(name)
         return None if entry is None else self._attributes(place, entry)
 
-    def rows(self, place: Place, parent: Attributes) -> list[Row]:
-        """Return all rows of a directory; the cookie of a row is the index of the next one."""
-        rows = [Row(b".", place.attributes, DOT_COOKIE), Row(b"..", parent, DOT_DOT_COOKIE)]
-        for entry in self.listing(TreeId(place.entry.id)):
-            rows.append(Row(entry.name, self._attributes(place, entry), len(rows) + 1))
-        return rows
+    def row_count(self, place: Place) -> int:
+        """Return how many rows a directory has, "." and ".." among them."""
+        return DOT_DOT_COOKIE + len(self.listing(TreeId(place.entry.id)))
+
+    def rows(self, place: Place, own: Attributes, parent: Attributes, after: int, before: int) -> Iterator[Row]:
+        """Yield the rows of a directory from index *after* up to *before*; a cookie is the next row's index."""
+        dots = (Row(b".", own, DOT_COOKIE), Row(b"..", parent, DOT_DOT_COOKIE))
+        yield from dots[after:before]
+        listing = self.listing(TreeId(place.entry.id))
+        for index in range(max(after - len(dots), 0), min(before - len(dots), len(listing))):
+            entry = listing.entry(index)
+            yield Row(entry.name, self._attributes(place, entry), index + len(dots) + 1)
 
     def _attributes(self, place: Place, entry: Entry) -> Attributes:
         if entry.is_directory:

@@ -2,7 +2,8 @@
 
 INIT takes a way round: libfuse answers it through a socket, and what it said goes to the kernel with CACHE_SYMLINKS
 added, which pyfuse3 has no way to ask for. Without that flag the kernel asks for a symlink's target each time that a
-path leads through it: twice as many requests as all others in `diff refs/a refs/b`.
+path leads through it: twice as many requests as all others in `diff refs/a refs/b`. And with the least size of a write:
+nobody writes, and whoever reads requests must have room for the largest.
 
 libfuse answers no request in a process that has not seen INIT; processes forked after it have.
 """
@@ -27,6 +28,8 @@ _REQUEST_BYTES_MAX: Final = 1 << 16
 _U32: Final = struct.Struct("=I")
 _REQUEST_FLAGS_AT: Final = 52  # fuse_in_header 40; major, minor, max_readahead
 _REPLY_FLAGS_AT: Final = 28  # fuse_out_header 16; major, minor, max_readahead
+_REPLY_WRITE_AT: Final = 36
+_WRITE_BYTES_MIN: Final = 4096
 _CACHE_SYMLINKS: Final = 1 << 23
 _DEV_IOC_CLONE: Final = 0x8004E500  # linux/fuse.h: _IOR(229, 0, uint32_t)
 
@@ -51,22 +54,21 @@ def connect(operations: Operations, device: int) -> int:
         request = os.read(device, _REQUEST_BYTES_MAX)
         ours.send(request)
         trio.run(_answer_first, operations)
-        os.write(device, _with_cached_symlinks(request, ours.recv(_REQUEST_BYTES_MAX, socket.MSG_DONTWAIT)))
+        os.write(device, _amended(request, ours.recv(_REQUEST_BYTES_MAX, socket.MSG_DONTWAIT)))
     os.dup2(device, descriptor, inheritable=False)
     os.close(device)
     return descriptor
 
 
-def clone(descriptor: int) -> None:
-    """Make *descriptor* one of this process's own on the same connection.
+def clone(descriptor: int) -> int:
+    """Return a descriptor of one's own on the connection of *descriptor*.
 
     What a process has read from its own and not answered fails when it dies (ECONNABORTED); read from one that it
     shares, it would wait for ever.
     """
     own = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
     fcntl.ioctl(own, _DEV_IOC_CLONE, _U32.pack(descriptor))
-    os.dup2(own, descriptor, inheritable=False)
-    os.close(own)
+    return own
 
 
 def is_unmounted(descriptor: int) -> bool:
@@ -83,9 +85,11 @@ async def _answer_first(operations: Operations) -> None:
         await pyfuse3.main(min_tasks=1, max_tasks=1)
 
 
-def _with_cached_symlinks(request: bytes, reply: bytes) -> bytes:
-    """Return the reply to INIT with CACHE_SYMLINKS, if the kernel's request offers it."""
+def _amended(request: bytes, reply: bytes) -> bytes:
+    """Return the reply to INIT with CACHE_SYMLINKS, if the kernel's request offers it, and without long writes."""
     offered: int = _U32.unpack_from(request, _REQUEST_FLAGS_AT)[0]
     wanted: int = _U32.unpack_from(reply, _REPLY_FLAGS_AT)[0]
-    changed = _U32.pack(wanted | offered & _CACHE_SYMLINKS)
-    return reply[:_REPLY_FLAGS_AT] + changed + reply[_REPLY_FLAGS_AT + _U32.size :]
+    amended = bytearray(reply)
+    _U32.pack_into(amended, _REPLY_FLAGS_AT, wanted | offered & _CACHE_SYMLINKS)
+    _U32.pack_into(amended, _REPLY_WRITE_AT, _WRITE_BYTES_MIN)
+    return bytes(amended)

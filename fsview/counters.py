@@ -4,7 +4,7 @@ One row of 64-bit cells for each worker, written by that worker alone, so that n
 worker goes on in the row of the one before it. A row:
 
     PID, STARTED_S          who writes here, since when (seconds since 1970)
-    READY                   whether it has opened the index and waits for requests
+    PROVEN                  whether it has answered a request
     BUSY_SINCE_NS           when the request began that is answered now (monotonic clock); 0: none is
     READ_BYTES, DAMAGED     bytes of contents sent; answers that damage made impossible
     then for each kind of request: count, total ns; for each errno of ERRNOS: count;
@@ -20,13 +20,13 @@ from dataclasses import dataclass
 from typing import Final
 
 KINDS: Final = (
-    "lookup", "getattr", "readlink", "open", "read", "release", "opendir", "readdir", "releasedir",
+    "lookup", "getattr", "readlink", "open", "read", "release", "opendir", "readdir",
     "getxattr", "listxattr", "statfs",
 )  # fmt: skip
 ERRNOS: Final = (errno.EIO, errno.ENOENT, errno.ESTALE, errno.EROFS, errno.ENODATA, errno.EINVAL, errno.EAGAIN)
 BUCKETS: Final = 25  # up to 16 seconds, and all that took longer
 
-_PID, _STARTED_S, _READY, _BUSY_SINCE_NS, _READ_BYTES, _DAMAGED, _FIRST_KIND = range(7)
+_PID, _STARTED_S, _PROVEN, _BUSY_SINCE_NS, _READ_BYTES, _DAMAGED, _FIRST_KIND = range(7)
 _FIRST_ERRNO: Final = _FIRST_KIND + 2 * len(KINDS)
 _OTHER_ERRNO: Final = _FIRST_ERRNO + len(ERRNOS)
 _FIRST_BUCKET: Final = _OTHER_ERRNO + 1
@@ -73,17 +73,17 @@ class Row:
 
     def occupy(self, pid: int, now_s: int) -> None:
         """Say that a worker writes here from now on; 0: none does."""
-        self._cells[_PID], self._cells[_STARTED_S], self._cells[_READY] = pid, now_s, False
+        self._cells[_PID], self._cells[_STARTED_S], self._cells[_PROVEN] = pid, now_s, False
         self._cells[_BUSY_SINCE_NS] = 0
 
     @property
-    def is_ready(self) -> bool:
-        """Whether the worker has got as far as waiting for requests."""
-        return bool(self._cells[_READY])
+    def is_proven(self) -> bool:
+        """Whether the worker has answered a request."""
+        return bool(self._cells[_PROVEN])
 
     def ready(self) -> None:
         """Note that the worker waits for requests; from `begin` until here it was starting."""
-        self._cells[_READY], self._cells[_BUSY_SINCE_NS] = True, 0
+        self._cells[_BUSY_SINCE_NS] = 0
 
     def begin(self) -> None:
         """Note that a request has arrived."""
@@ -93,7 +93,7 @@ class Row:
         """Note that it was answered; *kind* is an index of KINDS."""
         cells = self._cells
         took_ns = time.monotonic_ns() - cells[_BUSY_SINCE_NS]
-        cells[_BUSY_SINCE_NS] = 0
+        cells[_BUSY_SINCE_NS], cells[_PROVEN] = 0, True
         cells[_FIRST_KIND + 2 * kind] += 1
         cells[_FIRST_KIND + 2 * kind + 1] += took_ns
         cells[_FIRST_BUCKET + min((took_ns // 1000).bit_length(), BUCKETS - 1)] += 1

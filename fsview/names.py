@@ -101,9 +101,5 @@ class Names:
         """Return the bytes of a file, as they are now."""
         return self._room(node).content(node)
 
-    def is_steady(self, node: Virtual) -> bool:
-        """Whether the bytes of a file will always be the same."""
-        return self._room(node).is_steady(node)
-
     def _room(self, node: Virtual) -> Room[Any]:
         return self._fixed[node.node] if isinstance(node, Fixed) else self._rooms[type(node)]

@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from ctypes import c_uint64
 from errno import EIO, ENODATA, ENOENT, ENOSYS, EROFS
 from functools import wraps
@@ -43,13 +43,13 @@ from fsview.attributes import FOREVER_S, Attributes
 from fsview.cache import BoundedCache
 from fsview.counters import KINDS, Row
 from fsview.nodeid import is_in_commit
-from fsview.snapshots import Snapshots, is_snapshot
 from fsview.view import View, block_count
 from store.errors import CorruptionError, FsviewError
 
 _log = logging.getLogger(__name__)
 
 _LISTED_ENTRIES_MAX: Final = 1 << 17  # about 40 MB
+_PAGE_ROWS: Final = 128
 _WRITING: Final = os.O_WRONLY | os.O_RDWR | os.O_TRUNC | os.O_CREAT
 _PROBE: Final = 0x6673_7669_6577_0001
 _NAME_BYTES_MAX: Final = 255
@@ -83,11 +83,12 @@ class Operations(pyfuse3.Operations):
 
     _view: View
     _row: Row
+    _let_answer: Callable[[], None]
 
     def __init__(self, ino_offset: int | None) -> None:
         """*ino_offset* is what `find_ino_offset` found. No request but INIT can be answered before `begin_work`."""
-        self._ino_offset, self._snapshots = ino_offset, Snapshots()
-        self._listed: BoundedCache[int, list[Reply]] = BoundedCache(_LISTED_ENTRIES_MAX)
+        self._ino_offset = ino_offset
+        self._pages: BoundedCache[tuple[int, int], list[Reply]] = BoundedCache(_LISTED_ENTRIES_MAX)
         self._generation = 0
         self.on_init: Callable[[], None] = _do_nothing
 
@@ -95,9 +96,9 @@ class Operations(pyfuse3.Operations):
         """Tell whoever waits for the kernel's first request."""
         self.on_init()
 
-    def begin_work(self, view: View, row: Row) -> None:
-        """Answer from *view* from now on, and count in *row*."""
-        self._view, self._row = view, row
+    def begin_work(self, view: View, row: Row, let_answer: Callable[[], None]) -> None:
+        """Answer from *view* from now on, count in *row*, and call *let_answer* before each answer that counts."""
+        self._view, self._row, self._let_answer = view, row, let_answer
         view.on_progress = row.begin  # the supervisor ends who is too long at one request
 
     async def lookup(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> EntryAttributes:
@@ -128,22 +129,21 @@ class Operations(pyfuse3.Operations):
             raise self._refusal("readlink", inode, error) from None
 
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
-        """Open a file: its node number is the handle, for reads come with nothing but the handle."""
+        """Tell the kernel never to ask again, unless something has to be checked (fsview/door.py)."""
         if flags & _WRITING:
             raise FUSEError(EROFS)
+        if not self._view.checks_at_open:
+            raise FUSEError(ENOSYS)
         try:
-            changing = self._view.open(inode)
+            self._view.open(inode)
         except Exception as error:
             raise self._refusal("open", inode, error) from None
-        if changing is None:
-            return FileInfo(fh=FileHandleT(inode), keep_cache=True)
-        # Past the page cache: it ends where it ended when it was opened, not where stat saw the end.
-        return FileInfo(fh=FileHandleT(self._snapshots.keep(changing) or inode), direct_io=True)
+        return FileInfo(fh=FileHandleT(inode), keep_cache=True)
 
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
-        """Answer with all bytes that were asked for, up to the file's size."""
+        """Answer, of the file whose node number is *fh*, with all bytes that were asked for, up to the file's size."""
         try:
-            data = self._snapshots.get(fh)[off : off + size] if is_snapshot(fh) else self._view.read(fh, off, size)
+            data = self._view.read(fh, off, size)
         except Exception as error:
             raise self._refusal(f"read of {size} bytes at {off}", fh, error) from None
         self._row.sent(len(data))
@@ -161,17 +161,14 @@ class Operations(pyfuse3.Operations):
         raise FUSEError(ENOSYS)
 
     async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
-        """Open a directory: its node number is the handle."""
-        return FileHandleT(inode)
-
-    async def releasedir(self, fh: FileHandleT) -> None:
-        """Nothing was kept."""
+        """Tell the kernel never to ask again, and that it may keep what it reads of directories."""
+        raise FUSEError(ENOSYS)
 
     async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
         """Answer with as many entries behind *start_id* as fit, and all of their attributes."""
         try:
             if is_in_commit(fh):
-                for name, entry, cookie in islice(self._listing(fh), start_id, None):
+                for name, entry, cookie in self._replies(fh, start_id):
                     if not pyfuse3.readdir_reply(token, name, entry, cookie):
                         return
             else:
@@ -212,21 +209,25 @@ class Operations(pyfuse3.Operations):
     async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
         """Nothing was kept."""
 
-    def _listing(self, node: int) -> list[Reply]:
-        """Return the replies for all rows of a directory of a commit: made once, as long as there is room.
+    def _replies(self, node: int, start: int) -> Iterator[Reply]:
+        """Yield the replies for the rows of a directory of a commit from the index *start* on.
 
-        Until something is pruned.
+        They are made by the page, as another worker may be asked for the next ones, and kept until a prune.
         """
         generation = self._view.generation()
         if generation != self._generation:
-            self._listed.clear()
+            self._pages.clear()
             self._generation = generation
-        listed = self._listed.get(node)
-        if listed is None:
-            rows = self._view.rows(node, 0)
-            listed = [(name, self._reply(attributes), cookie) for name, attributes, cookie in rows]
-            self._listed.put(node, listed, len(listed))
-        return listed
+        for page in range(start // _PAGE_ROWS, -(-self._view.row_count(node) // _PAGE_ROWS)):
+            yield from islice(self._page(node, page), max(start - page * _PAGE_ROWS, 0), None)
+
+    def _page(self, node: int, page: int) -> list[Reply]:
+        replies = self._pages.get((node, page))
+        if replies is None:
+            rows = self._view.rows(node, page * _PAGE_ROWS, (page + 1) * _PAGE_ROWS)
+            replies = [(name, self._reply(attributes), cookie) for name, attributes, cookie in rows]
+            self._pages.put((node, page), replies, len(replies))
+        return replies
 
     def _reply(self, found: Attributes) -> EntryAttributes:
         """Return the reply to lookup and readdir."""
@@ -268,6 +269,7 @@ def _counted(kind: int, handler: Callable[..., Awaitable[object]]) -> Callable[.
     async def counted(self: Operations, *arguments: object) -> object:
         row = self._row
         row.begin()
+        self._let_answer()
         try:
             return await handler(self, *arguments)
         except FUSEError as refusal:

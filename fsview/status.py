@@ -13,6 +13,7 @@ from typing import Final
 from fsview.counters import Counters
 
 _PREFIX: Final = "fsview"
+_SIZE_STEP: Final = 4096
 
 
 def program_version() -> str:
@@ -41,12 +42,19 @@ def status_json(service: Service, counters: Counters) -> bytes:
 
 def stats_json(service: Service, counters: Counters) -> bytes:
     """Return who serves a view and what was counted: a JSON object."""
-    return _json(_who(service, counters) | asdict(counters.totals()), indent=2)
+    return _padded(_json(_who(service, counters) | asdict(counters.totals()), indent=2), b" ")
 
 
 def metrics(service: Service, counters: Counters) -> bytes:
     """Return what was counted, in Prometheus's text format (version 0.0.4)."""
-    return "".join(f"{line}\n" for line in _metrics(service, counters)).encode("utf-8", "surrogateescape")
+    text = "".join(f"{line}\n" for line in _metrics(service, counters)) + "#\n"
+    return _padded(text.encode("utf-8", "surrogateescape"), b"#")
+
+
+def _padded(text: bytes, filler: bytes) -> bytes:
+    """Return *text* in a round size, so that it has the same when it is made anew for whoever reads on."""
+    size = -(-len(text) // _SIZE_STEP) * _SIZE_STEP
+    return text.removesuffix(b"\n").ljust(size - 1, filler) + b"\n"
 
 
 def _json(value: dict[str, object], indent: int | None = None) -> bytes:

@@ -49,7 +49,7 @@ class _Post:
     pid: int = 0
     started_s: float = 0.0
     quick_deaths: int = 0  # in a row
-    failures: int = 0  # in a row, of workers that never got ready
+    failures: int = 0  # in a row, of workers that died before they had answered anything
     due_s: float = 0.0
     stopped_s: float | None = None
     condemned: bool = False
@@ -121,7 +121,7 @@ class Supervisor:
 
     def _bury(self, post: _Post, status: int) -> None:
         now_s = time.monotonic()
-        post.failures = 0 if post.row.is_ready else post.failures + 1
+        post.failures = 0 if post.row.is_proven else post.failures + 1
         post.quick_deaths = 0 if now_s - post.started_s >= _LIVED_S else post.quick_deaths + 1
         # One that ran well is followed at once; else each time twice as long is waited.
         delay_s = 0.0 if post.quick_deaths <= 1 else min(_DELAY_MAX_S, _FIRST_DELAY_S * 2 ** (post.quick_deaths - 2))

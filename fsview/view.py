@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from itertools import islice
 from typing import Final, NamedTuple
 
 from fsview.attributes import Attributes, Row
@@ -43,7 +42,7 @@ from store.database import Reading
 from store.errors import CorruptionError, FsviewError, NotFoundError
 from store.objects import DirMeta, Xattrs
 from store.repository import Repository
-from store.schema import FileId, FileRecord, MetaId, Storage, id_key
+from store.schema import MAX_ENTRIES, FileId, FileRecord, MetaId, Storage, id_key
 from store.tree import commit_number, commit_record, meta_record
 
 _CERTIFIED_MAX: Final = 1 << 16  # file ids: about 10 MB
@@ -137,18 +136,23 @@ class View:
         virtual = _virtual(parsed, node)
         return self._names.attributes(self._names.parent(virtual)) if name == b".." else self._names.find(virtual, name)
 
-    def rows(self, node: int, after: int) -> Iterator[Row]:
-        """Yield the rows of a directory behind the one with the cookie *after*; 0 is the beginning."""
-        parsed = self._parse(node)
-        if isinstance(parsed, Directory):
-            return islice(self.all_rows(parsed), after, None)
-        return self._names.rows(_virtual(parsed, node), after)
+    def rows(self, node: int, after: int, before: int = MAX_ENTRIES) -> Iterator[Row]:
+        """Yield the rows of a directory behind the one with the cookie *after*; 0 is the beginning.
 
-    def all_rows(self, directory: Directory) -> list[Row]:
-        """Return all rows of a directory of a commit; the cookie of each is the index of the next."""
-        place = self._trees.place(directory)
-        rows = self._trees.rows(place, self._parent_attributes(place))
-        return rows if directory != self._pinned else [rows[0]._replace(attributes=self.attributes(ROOT)), *rows[1:]]
+        In a directory of a commit cookies are indexes, and those from *before* on are left out.
+        """
+        parsed = self._parse(node)
+        if not isinstance(parsed, Directory):
+            return self._names.rows(_virtual(parsed, node), after)
+        place = self._trees.place(parsed)
+        own = place.attributes if parsed != self._pinned else self.attributes(ROOT)
+        return self._trees.rows(place, own, self._parent_attributes(place), after, before)
+
+    def row_count(self, node: int) -> int:
+        """Return how many rows a directory of a commit has."""
+        parsed = self._parse(node)
+        assert isinstance(parsed, Directory)
+        return self._trees.row_count(self._trees.place(parsed))
 
     def readlink(self, node: int) -> bytes:
         """Return the target of a symlink."""
@@ -160,19 +164,20 @@ class View:
         with self._database.reading() as reading:
             return file_header(_file_record(reading, parsed.file_id)).symlink_target
 
-    def open(self, node: int) -> bytes | None:
-        """Check what has to be checked before a file is read; return what it holds now, if that may change.
+    @property
+    def checks_at_open(self) -> bool:
+        """Whether `open` has anything to do."""
+        return self._must_certify
+
+    def open(self, node: int) -> None:
+        """Check what has to be checked before a file is read.
 
         Raises:
             CorruptionError: it is not what its checksum says.
         """
         parsed = self._parse(node)
-        if not isinstance(parsed, File):
-            virtual = _virtual(parsed, node)
-            return None if self._names.is_steady(virtual) else self._names.content(virtual)
-        if self._must_certify:
+        if self._must_certify and isinstance(parsed, File):
             self._check_whole(parsed.file_id)
-        return None
 
     def read(self, node: int, offset: int, size: int) -> bytes:
         """Return *size* bytes of a file from *offset*, fewer only at its end.

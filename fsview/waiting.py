@@ -1,4 +1,4 @@
-"""How a worker waits for the next request: in read(2), and nowhere else.
+"""How a worker waits for the next request: in read(2), at the door, and nowhere else.
 
 pyfuse3 takes a lock and waits for /dev/fuse, both through trio: five system calls and two turns of the scheduler for a
 request that is answered in a tenth of that time. A worker answers one request at a time and has nothing else to do, so
@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import pyfuse3
 import trio
+
+from fsview.door import Door
 
 
 class _NoLock:
@@ -23,27 +25,34 @@ class _NoLock:
 
 
 class _Lowlevel:
-    """trio.lowlevel, but that it doesn't wait."""
+    """trio.lowlevel, but that who waits for a request gets one from the door."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
 
     def __getattr__(self, name: str) -> object:
         return getattr(trio.lowlevel, name)
 
     async def wait_readable(self, descriptor: int) -> None:
-        """Return at once: who reads then waits there."""
+        """Return when there is a request to read."""
+        if not self._door.pass_request():
+            raise trio.ClosedResourceError
 
 
 class _Trio:
     """trio, as pyfuse3's loop uses it, but for how it waits and locks."""
 
     Lock = _NoLock
-    lowlevel = _Lowlevel()
+
+    def __init__(self, door: Door) -> None:
+        self.lowlevel = _Lowlevel(door)
 
     def __getattr__(self, name: str) -> object:
         return getattr(trio, name)
 
 
-async def answer_requests() -> None:
-    """Answer requests, one at a time, until the view is unmounted."""
+async def answer_requests(door: Door) -> None:
+    """Answer the requests that come through *door*, one at a time, until the view is unmounted."""
     # pyfuse3 looks trio up in its own module each time; its asyncio mode is made the same way.
-    pyfuse3.trio = _Trio()  # type: ignore[attr-defined]
+    pyfuse3.trio = _Trio(door)  # type: ignore[attr-defined]
     await pyfuse3.main(min_tasks=1, max_tasks=1)

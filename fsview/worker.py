@@ -19,6 +19,7 @@ import trio
 
 from fsview.connection import clone
 from fsview.counters import Row
+from fsview.door import Door
 from fsview.operations import Operations
 from fsview.view import View
 from fsview.waiting import answer_requests
@@ -68,10 +69,10 @@ def _run(job: Job, row: Row, supervisor: int) -> NoReturn:
 def _work(job: Job, row: Row) -> None:
     row.occupy(os.getpid(), int(time.time()))
     row.begin()
-    clone(job.descriptor)
-    job.operations.begin_work(job.open_view(), row)
+    door = Door(clone(job.descriptor), job.descriptor)
+    job.operations.begin_work(job.open_view(), row, door.let_answer)
     row.ready()
-    trio.run(answer_requests)
+    trio.run(answer_requests, door)
 
 
 def _end_with(supervisor: int) -> None:

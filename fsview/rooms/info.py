@@ -147,10 +147,6 @@ class InfoView(Room[Fixed | Info]):
         with self._database.reading() as reading:
             return self._content(reading, node, self._record(reading, node))
 
-    def is_steady(self, node: Fixed | Info) -> bool:
-        """Whether a file tells of the commit itself."""
-        return isinstance(node, Fixed) or node.item not in _CHANGING
-
     def _find_commit(self, reading: Reading, name: bytes) -> Attributes | None:
         number = find_commit(reading, name)
         if number is not None:
@@ -182,8 +178,10 @@ class InfoView(Room[Fixed | Info]):
             return self._ground.commit_link(_TREE_DEPTH, node.commit)
         if node.item == _PARENT:
             return self._ground.symlink(number, len(_target(node, record)), mtime_ns, FOREVER_S)
-        attributes_s = FOREVER_S if self.is_steady(node) else MOVING_NAME_S
-        return self._ground.file(number, len(self._content(reading, node, record)), mtime_ns, attributes_s)
+        size = len(self._content(reading, node, record))
+        if node.item in _CHANGING:
+            return self._ground.file(number, size, self._ground.mtime_ns(), MOVING_NAME_S)
+        return self._ground.file(number, size, mtime_ns)
 
     def _content(self, reading: Reading, node: Info, record: CommitRecord) -> bytes:
         if node.item in (_DIRECTORY, _PARENT, _TREE, _METADATA):

@@ -24,6 +24,7 @@ from store.schema import CommitNumber
 
 Mine = TypeVar("Mine", bound=Virtual)
 HEX_DIGITS: Final = 64  # in a checksum
+_CHANGES: Final = 10**6  # transactions that are told apart by the nanoseconds of one millisecond
 NAME_MAX: Final = 255  # bytes in a name that the kernel looks up
 
 
@@ -39,13 +40,17 @@ class Ground:
         self._index, self._zero_mtime = repository.database.path / "data.mdb", repository.settings.mtime == "zero"
 
     def mtime_ns(self) -> int:
-        """Return when anything was last committed or moved."""
-        return 0 if self._zero_mtime else os.stat(self._index).st_mtime_ns
+        """Return when anything was last committed or moved: another time after each change, however quick they come.
+
+        By it the kernel tells whether what it keeps of a directory or a file still holds.
+        """
+        changes = self.database.last_transaction() % _CHANGES
+        return changes if self._zero_mtime else os.stat(self._index).st_mtime_ns // _CHANGES * _CHANGES + changes
 
     def directory(self, node: NodeId, name_s: float = STEADY_NAME_S) -> Attributes:
         """Return the attributes of a virtual directory."""
         return Attributes(
-            node, Ino(node), READ_ONLY_DIRECTORY, *self.owner, 0, self.mtime_ns(), name_s, STEADY_NAME_S
+            node, Ino(node), READ_ONLY_DIRECTORY, *self.owner, 0, self.mtime_ns(), name_s, MOVING_NAME_S
         )  # fmt: skip
 
     def symlink(self, node: NodeId, size: int, mtime_ns: int, name_s: float = MOVING_NAME_S) -> Attributes:
@@ -110,10 +115,6 @@ class Room(Generic[Mine]):
     def content(self, node: Mine) -> bytes:
         """Return the bytes of a file."""
         raise is_no("file", node)
-
-    def is_steady(self, node: Mine) -> bool:
-        """Whether the bytes of a file will always be the same."""
-        return True
 
 
 def is_no(kind: str, node: Virtual) -> NotFoundError:

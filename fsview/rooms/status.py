@@ -1,16 +1,22 @@
 """MNT/.fsview/: what tells of the view itself, as files.
 
-Each is made when it is looked at, so its size is right at that moment; the kernel keeps nothing of it.
+Each is made when it is looked at, so its size is right at that moment. Its time is another one for other contents, by
+which the kernel knows that what it keeps of them is old.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Final
+
+from xxhash import xxh3_64_intdigest
 
 from fsview.attributes import COOKIES_BEFORE_ENTRIES, FOREVER_S, Attributes, Row
 from fsview.nodeid import ROOT, STATUS, Fixed, StaleNodeError, StatusFile, virtual_node
 from fsview.rooms.room import Ground, Room, is_no
 from fsview.status import program_version
+
+_SECOND_NS: Final = 10**9
 
 
 class Status(Room[Fixed | StatusFile]):
@@ -29,7 +35,9 @@ class Status(Room[Fixed | StatusFile]):
         """Return the attributes of the directory, or of a file."""
         if isinstance(node, Fixed):
             return self._ground.directory(node.node, FOREVER_S)
-        return self._ground.file(virtual_node(node), len(self.content(node)), self._ground.now_s() * 10**9, 0)
+        content = self.content(node)
+        mtime_ns = self._ground.now_s() * _SECOND_NS + xxh3_64_intdigest(content) % _SECOND_NS
+        return self._ground.file(virtual_node(node), len(content), mtime_ns, 0)
 
     def find(self, directory: Fixed | StatusFile, name: bytes) -> Attributes | None:
         """Return a file."""
@@ -55,10 +63,6 @@ class Status(Room[Fixed | StatusFile]):
         if node.number >= len(self._files):
             raise StaleNodeError(virtual_node(node))
         return self._files[node.number][1]()
-
-    def is_steady(self, node: Fixed | StatusFile) -> bool:
-        """Whether the bytes stay the same: never."""
-        return False
 
 
 def _check(node: Fixed | StatusFile) -> None:

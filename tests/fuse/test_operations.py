@@ -55,7 +55,7 @@ class Broken:
 def at_work(view: object, ino_offset: int | None) -> Operations:
     """Return operations that answer from *view*."""
     ops = Operations(ino_offset)
-    ops.begin_work(view, Counters(1).row(0))  # type: ignore[arg-type]
+    ops.begin_work(view, Counters(1).row(0), lambda: None)  # type: ignore[arg-type]
     return ops
 
 

@@ -9,6 +9,7 @@ import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyfuse3
 import pytest
@@ -72,7 +73,7 @@ async def test_the_server_refuses_by_itself(request_name: str) -> None:
 
 async def test_the_server_refuses_to_open_for_writing() -> None:
     operations = Operations(None)
-    operations.begin_work(None, Counters(1).row(0))  # type: ignore[arg-type]
+    operations.begin_work(SimpleNamespace(), Counters(1).row(0), lambda: None)  # type: ignore[arg-type]
     for flags in (os.O_WRONLY, os.O_RDWR, os.O_TRUNC):
         with pytest.raises(pyfuse3.FUSEError) as caught:
             await operations.open(5, flags, None)  # type: ignore[arg-type]

@@ -40,7 +40,7 @@ def kill(pid: int, number: int) -> None:
 
 
 def kill_server(point: Path) -> None:
-    """Kill the supervisor of the view at *point*; return when its workers, whom the kernel then kills, are gone too."""
+    """Kill the supervisor of the view at *point*; return when its workers are gone, too."""
     pid = server_pid(point)
     assert pid is not None
     kill(pid, signal.SIGKILL)

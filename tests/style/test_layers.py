@@ -18,7 +18,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 ROOMS = {  # room: (rooms it may use, third-party modules it may use)
     "store": ({"store"}, {"lmdb", "pyroaring", "xxhash"}),
-    "fsview": ({"fsview", "store"}, {"pyfuse3", "trio"}),
+    "fsview": ({"fsview", "store"}, {"pyfuse3", "trio", "xxhash"}),
     "tools": ({"tools", "fsview", "store"}, {"click", "pathspec", "tqdm"}),
 }
 ONLY_IN = {  # third-party module: the only files that may import it

@@ -12,7 +12,7 @@ import pytest
 
 from fsview import nodeid
 from fsview.attributes import FOREVER_S, MOVING_NAME_S, Attributes, Row
-from fsview.nodeid import Directory, StaleNodeError
+from fsview.nodeid import StaleNodeError
 from fsview.rank import EntryRank, Rank
 from fsview.view import View
 from store.errors import CorruptionError, NotFoundError
@@ -316,7 +316,9 @@ def test_with_mtime_zero_all_times_are_zero(tmp_path: Path) -> None:
     with repository:
         view = View(repository, uid=0, gid=0, now_s=lambda: NOW_S)
         for path in ("commits", "refs/a", "refs/a/b", "commits/{0}", "commits/{0}/bin", "commits/{0}/bin/tool"):
-            assert walk(view, path.format(*checksums).encode()).mtime_ns == 0, path
+            # What is above the commits needs times that differ, if only by nanoseconds.
+            mtime_ns = walk(view, path.format(*checksums).encode()).mtime_ns
+            assert mtime_ns == 0 or ("{" not in path and mtime_ns < 10**6), path
 
 
 def test_many_open_files_are_closed_again(sample: Sample) -> None:
@@ -324,7 +326,7 @@ def test_many_open_files_are_closed_again(sample: Sample) -> None:
     before = len(os.listdir("/proc/self/fd"))
     view.read(sample.node(b"commits/" + sample.checksums[0].encode() + b"/large").node, 0, 10)
     assert len(os.listdir("/proc/self/fd")) == before + 1
-    for row in view.all_rows(Directory(FIRST, Rank(2)))[2:]:
+    for row in list(view.rows(nodeid.directory_node(FIRST, Rank(2)), 0))[2:]:
         view.read(row.attributes.node, 0, 10)
     view.close()
     assert len(os.listdir("/proc/self/fd")) == before
