@@ -226,11 +226,6 @@ class Database:
             _open.pop(self._key, None)
             self._env.close()
 
-    def last_transaction(self) -> int:
-        """Return the number of the last write transaction that ended."""
-        number: int = self._env.info()["last_txnid"]
-        return number
-
     @contextmanager
     def reading(self) -> Iterator[Reading]:
         """Look at the index as it is now. Keep it short: what is deleted meanwhile can't be reused."""

@@ -44,7 +44,7 @@ class Ground:
 
         By it the kernel tells whether what it keeps of a directory or a file still holds.
         """
-        changes = self.database.last_transaction() % _CHANGES
+        changes = self.database.last_change() % _CHANGES
         return changes if self._zero_mtime else os.stat(self._index).st_mtime_ns // _CHANGES * _CHANGES + changes
 
     def directory(self, node: NodeId, name_s: float = STEADY_NAME_S) -> Attributes:

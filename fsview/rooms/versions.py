@@ -138,9 +138,8 @@ class VersionedTree(Room[Versioned | GoneLink]):
             shown = self._trees.shown(number, Ino(number), entry)
             return shown if node.rank else shown._replace(name_s=STEADY_NAME_S)
         mode = _PUBLIC if is_open else _PRIVATE
-        return Attributes(
-            number, Ino(number), mode, *self._ground.owner, 0, entry.mtime_ns, FOREVER_S, STEADY_NAME_S
-        )  # fmt: skip
+        mtime_ns = entry.mtime_ns + self._trees.renew()  # another one after a prune, which may take versions away
+        return Attributes(number, Ino(number), mode, *self._ground.owner, 0, mtime_ns, FOREVER_S, STEADY_NAME_S)
 
     def _row(self, reading: Reading, version: Version) -> Row:
         return Row(self._names.name(reading, version.commit), self._of_version(version.entry), version.commit)
