@@ -78,16 +78,19 @@ def find_ino_offset() -> int | None:
 class Operations(pyfuse3.Operations):
     """The request handlers."""
 
-    supports_dot_lookup = True
     enable_writeback_cache = False
 
     _view: View
     _row: Row
     _let_answer: Callable[[], None]
 
-    def __init__(self, ino_offset: int | None) -> None:
-        """*ino_offset* is what `find_ino_offset` found. No request but INIT can be answered before `begin_work`."""
+    def __init__(self, ino_offset: int | None, *, gives_handles: bool = True) -> None:
+        """*ino_offset* is what `find_ino_offset` found; *gives_handles*: a file can be opened by handle, as NFS does.
+
+        No request but INIT can be answered before `begin_work`.
+        """
         self._ino_offset = ino_offset
+        self.supports_dot_lookup = gives_handles
         self._pages: BoundedCache[tuple[int, int], list[Reply]] = BoundedCache(_LISTED_ENTRIES_MAX)
         self._generation = 0
         self.on_init: Callable[[], None] = _do_nothing

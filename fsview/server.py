@@ -59,7 +59,9 @@ def serve(
     )
     check_mount_point(point, repository_path)
     pinned = _look_ahead(repository_path, options)
-    operations = Operations(_ino_offset(options))
+    # Given handles, overlayfs asks by handle for the file that it copied up, when the kernel has forgotten it, and the
+    # second look at the copy is ESTALE, without a request. Without handles it does not ask (Linux 6.18).
+    operations = Operations(_ino_offset(options), gives_handles=not options.place_inodes)
     with signals_held():
         device = mount(str(point), source_name(repository_path), options.flags(), options.names())
         try:

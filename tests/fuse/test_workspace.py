@@ -8,14 +8,17 @@ import re
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from fsview.mountpoint import server_pid
 from tests.conftest import MountView, TreeFactory
+from tests.fuse.conftest import drop_caches
 from tests.running import RunFsview
 from tests.trees import Directory, Spec, Symlink
 
@@ -75,6 +78,52 @@ def test_from_the_first_day_to_the_last(
     run_fsview("workspace", "remove", "--force", work)
     assert not work.exists() and run_fsview("workspace", "list").stdout == ""
     assert run_fsview("refs", "--repo", base).stdout.split() == ["new", "r"]
+
+
+@contextmanager
+def _caches_dropped_meanwhile() -> Iterator[None]:
+    is_over = threading.Event()
+
+    def drop() -> None:
+        while not is_over.wait(0.005):
+            drop_caches()
+
+    thread = threading.Thread(target=drop)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+
+
+def test_what_was_changed_can_be_read_when_the_kernel_forgot_it(
+    base: Path, work: Path, run_fsview: RunFsview, tmp_path: Path
+) -> None:
+    """The kernel's overlay would find the files below by their handles, and take them for stale when read twice."""
+    run_fsview("workspace", "--repo", base, "r", work)
+    with open(work / "a", "a") as stream:
+        stream.write("more\n")
+    os.chmod(work / "d" / "b", 0o600)
+    os.link(work / "d" / "b", work / "d" / "c")
+    os.rename(work / "d", work / "e")
+    for _ in range(3):
+        drop_caches()
+        for _ in range(3):
+            assert (work / "a").read_text() == "equal\nmore\n"
+            assert (work / "e" / "b").read_text() == (work / "e" / "c").read_text() == "equal\n"
+            assert os.stat(work / "e" / "b").st_ino == os.stat(work / "e" / "c").st_ino
+    with _caches_dropped_meanwhile():
+        for number in range(100):
+            with open(work / "e" / "b", "a") as stream:
+                stream.write(f"{number}\n")
+            os.rename(work / "e" / "b", work / "moved")
+            os.link(work / "moved", work / "e" / "b")
+            assert (work / "moved").read_text() == (work / "e" / "b").read_text()
+            os.unlink(work / "moved")
+            os.rename(work / "e", work / "d")
+            os.rename(work / "d", work / "e")
+    assert len((work / "e" / "b").read_text().splitlines()) == 101
 
 
 @pytest.mark.parametrize("options", KINDS)
