@@ -68,12 +68,21 @@ def _is_replaced(point: Path, pid: int) -> bool:
 
 
 @contextmanager
-def reading(point: Path, results: list[dict[str, int]]) -> Iterator[None]:
-    """Have READERS processes read the tree meanwhile; any that found something wrong fails the test."""
-    command = [sys.executable, str(PROJECT / "tests/fuse/readers.py"), f"{point}/refs/r/"]
+def reading(point: Path, results: list[dict[str, int]], *, apart: bool = False) -> Iterator[None]:
+    """Have READERS processes read the tree meanwhile; any that found something wrong fails the test.
+
+    *apart*: each a part of its own, for whoever wants the same page as another waits with it.
+    """
+    program = [sys.executable, str(PROJECT / "tests/fuse/readers.py")]
     readers = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(READERS)
+        subprocess.Popen(
+            [*program, f"{point}/refs/r/{f'{number:02}/' if apart else ''}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(READERS)
     ]
     try:
         for reader in readers:
@@ -165,7 +174,7 @@ def test_a_killed_supervisor_takes_its_workers_along(view: Path, point: Path, ru
 @pytest.mark.torture
 def test_a_stopped_worker_is_killed_and_the_others_go_on(view: Path) -> None:
     results: list[dict[str, int]] = []
-    with reading(view, results):
+    with reading(view, results, apart=True):
         victim = worker_pids(view)[0]
         os.kill(victim, signal.SIGSTOP)
         wait_for(partial(_is_replaced, view, victim), timeout_s=30)
