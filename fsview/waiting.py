@@ -54,5 +54,5 @@ class _Trio:
 async def answer_requests(door: Door) -> None:
     """Answer the requests that come through *door*, one at a time, until the view is unmounted."""
     # pyfuse3 looks trio up in its own module each time; its asyncio mode is made the same way.
-    pyfuse3.trio = _Trio(door)  # type: ignore[attr-defined]
+    vars(pyfuse3)["trio"] = _Trio(door)
     await pyfuse3.main(min_tasks=1, max_tasks=1)

@@ -1,9 +1,9 @@
-"""What a workspace is on disk, beside the directory where it is mounted, DIR:
+"""What a workspace is on disk, in DIR.workspace beside the directory where it is mounted, DIR:
 
-    DIR.workspace/workspace.json    which repository, commit and kind of overlay
-    DIR.workspace/upper/            what was changed
-    DIR.workspace/work/             overlayfs's own
-    DIR.workspace/view/             where the view of the repository is mounted, if not elsewhere
+    workspace.json    which repository, commit and kind of overlay
+    upper             directory: what was changed
+    work              directory: overlayfs's own
+    view              directory: where the view of the repository is mounted, if not elsewhere
 
 It is beside DIR, so that it is on the file system that was chosen for DIR, and it outlives a reboot. Those of a user
 are listed as symlinks in $XDG_STATE_HOME/fsview/workspaces/. The commit is kept by a ref, REF_PREFIX + name.

@@ -12,6 +12,7 @@ keyed hash of its name is its number and its cookie.
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import NamedTuple
@@ -138,21 +139,21 @@ def find_revision(reading: Reading, prefix: bytes, name: bytes, now_s: int) -> C
 class RefTree(Room[Mine]):
     """Directories that refs' names make, with something in the place of each ref."""
 
+    @abstractmethod
     def prefix(self, reading: Reading, directory: Mine) -> bytes:
         """Return what the names of the refs in *directory* begin with; raise StaleNodeError if it is gone."""
-        raise NotImplementedError
 
+    @abstractmethod
     def directory_of(self, ref_id: RefId) -> Virtual:
         """Return a directory of refs."""
-        raise NotImplementedError
 
+    @abstractmethod
     def of_ref(self, prefix: bytes, ref_id: RefId, commit: CommitNumber) -> Attributes:
         """Return what stands in the place of a ref right below *prefix*."""
-        raise NotImplementedError
 
+    @abstractmethod
     def of_revision(self, prefix: bytes, commit: CommitNumber) -> Attributes | None:
         """Return what an unlisted name right below *prefix* leads to."""
-        raise NotImplementedError
 
     def attributes(self, node: Mine) -> Attributes:
         """Return the attributes of a directory of refs."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Final, Generic, TypeVar
 
@@ -78,20 +79,20 @@ class Ground:
         return Attributes(node, Ino(node), READ_ONLY_FILE, *self.owner, size, mtime_ns, STEADY_NAME_S, attributes_s)
 
 
-class Room(Generic[Mine]):
+class Room(ABC, Generic[Mine]):
     """One of the view's directories with all that is in it. What a room has none of, it need not answer."""
 
     def __init__(self, ground: Ground) -> None:
         """Stand on *ground*."""
         self._ground, self._database = ground, ground.database
 
+    @abstractmethod
     def attributes(self, node: Mine) -> Attributes:
         """Return the attributes of a node.
 
         Raises:
             StaleNodeError: it is gone.
         """
-        raise NotImplementedError
 
     def find(self, directory: Mine, name: bytes) -> Attributes | None:
         """Return what is called *name* in *directory*, listed or not.

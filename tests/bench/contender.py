@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 from tests.bench.timing import shell
 
 
-class Contender:
+class Contender(ABC):
     """A way to show trees. `prepare` once, then `mount` and `unmount` as often as wanted."""
 
     name = ""
@@ -28,17 +29,17 @@ class Contender:
         packages = sorted({package for command, package in self.needs if not _is_there(command)})
         return f"missing: apt install {' '.join(packages)}" if packages else None
 
+    @abstractmethod
     def prepare(self, trees: Mapping[str, Path]) -> None:
         """Make of *trees*, by name, whatever is mounted."""
-        raise NotImplementedError
 
+    @abstractmethod
     def mount(self) -> None:
         """Mount it; return when it answers."""
-        raise NotImplementedError
 
+    @abstractmethod
     def path(self, name: str) -> Path:
         """Return the directory that shows the tree *name*, while it is mounted."""
-        raise NotImplementedError
 
     def unmount(self) -> None:
         """Unmount it, by force if need be; fine if it isn't mounted."""

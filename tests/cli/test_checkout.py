@@ -10,6 +10,7 @@ import stat
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,13 +24,13 @@ from store.tree import load_listing
 from store.writer import Writer
 from tests.checking import assert_sound
 from tests.cli.conftest import LARGE, Fsview, Releases
+from tests.marks import needs_root
 from tests.running import RunFsview
 from tests.snapshots import assert_same_tree, snapshot
 from tests.trees import File, Node, Spec, Symlink, build_tree, sample_tree
 from tools.checkout import checkout
 from tools.linking import Link
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="takes root")
 LARGE_SPEC: Spec = {
     "usr": {"large": LARGE, "small": b"small\n", "empty": b"", "private": File(LARGE + b"!", mode=0o600)},
     "etc": {"large": LARGE + b"in etc"},
@@ -47,11 +48,11 @@ def large_repo(tmp_path: Path, fsview: Fsview, monkeypatch: pytest.MonkeyPatch) 
     return repo
 
 
-def _check_out(repo: Path, revision: str, destination: Path, **options: object) -> None:
+def _check_out(repo: Path, revision: str, destination: Path, **options: Any) -> None:
     with Repository.open(repo) as repository:
         with repository.database.reading() as reading:
             place = find_place(reading, revision, now_s=0)
-        checkout(repository, place, destination, **options)  # type: ignore[arg-type]
+        checkout(repository, place, destination, **options)
 
 
 def test_everything_comes_back(fsview: Fsview, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

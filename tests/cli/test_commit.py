@@ -16,12 +16,12 @@ from store.tree import commit_number, load_commit
 from tests.checking import assert_sound
 from tests.cli.conftest import Fsview
 from tests.conftest import TreeFactory
+from tests.marks import needs_root
 from tests.nobody import run_as_nobody
 from tests.running import RunFsview
 from tests.trees import NON_UTF8_NAME, File, Spec, Special, Symlink, build_tree
 from tools import build, hashing
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="takes root")
 SMALL: Spec = {"a": b"a\n", "d": {"b": b"b\n", "c": Symlink("b")}}
 
 

@@ -18,13 +18,13 @@ from store.repository import Repository
 from store.revisions import find_place
 from tests.cli.conftest import Fsview
 from tests.conftest import TreeFactory
+from tests.marks import needs_root
 from tests.running import RunFsview
 from tests.snapshots import assert_same_tree
 from tests.trees import File, Spec, build_tree, sample_tree
 from tools.checkout import checkout
 
 YEAR_2020 = 1_577_836_800
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="takes root")
 
 
 def _member(name: str, kind: bytes = tarfile.REGTYPE, **fields: object) -> tarfile.TarInfo:

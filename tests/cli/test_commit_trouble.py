@@ -17,6 +17,7 @@ import pytest
 from tests.checking import assert_sound
 from tests.cli.conftest import Fsview
 from tests.conftest import TreeFactory
+from tests.marks import needs_root
 from tests.running import clean_environment
 from tests.snapshots import assert_same_tree
 from tests.trees import Spec, build_tree
@@ -25,7 +26,6 @@ from tools.disk_source import DiskDirectory
 from tools.hashing import Hasher, Ticket
 
 MIB = 1 << 20
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="takes root")
 
 
 def _noise(size: int) -> bytes:

@@ -14,6 +14,7 @@ from store.damage import note_damage
 from store.objects import Checksum
 from store.repository import Repository
 from tests.cli.conftest import Fsview, Releases
+from tests.marks import needs_root
 from tools.doctor import Diagnosis, Machine, State, examine_machine, examine_repository
 from tools.fsck import fsck
 
@@ -47,7 +48,7 @@ def _lack(machine: Machine) -> Diagnosis:
     return found
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="a program that belongs to root")
+@needs_root
 def test_a_machine_that_has_everything(machine: Machine) -> None:
     assert _lacks(machine) == []
     assert _lacks(replace(machine, is_root=True)) == []

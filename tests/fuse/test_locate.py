@@ -17,10 +17,9 @@ from store.errors import MountError, NotFoundError
 from tests.conftest import MountView, TreeFactory
 from tests.fuse.conftest import Sample
 from tests.leaks import unmount_lazily
+from tests.marks import needs_root
 from tests.running import RunFsview, clean_environment
 from tools.cli import run
-
-AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 RunHere = Callable[..., str]  # (*arguments: str | Path, status: int = 0) -> stdout, or stderr if it failed
 
@@ -108,7 +107,7 @@ def test_a_working_directory_that_was_deleted(tmp_path: Path) -> None:
         locate("x")
 
 
-@AS_ROOT
+@needs_root
 def test_a_bind_mount_of_a_part(sample: Sample, tmp_path: Path) -> None:
     checksum = sample.commit("rel/1").name
     subprocess.run(["mount", "--bind", sample.ref("rel/1") / "kept", tmp_path], check=True)

@@ -15,10 +15,10 @@ from fsview.mountpoint import server_pid
 from tests.conftest import MountView, TreeFactory
 from tests.fuse.waits import wait_for
 from tests.leaks import unmount_lazily
+from tests.marks import needs_root
 from tests.running import RunFsview, clean_environment
 
 pytestmark = pytest.mark.unchecked
-AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_each_line_has_its_form(damaged: Path, mount_view: MountView, tmp_path: 
     assert any("which shows as r:/large: " in line for line in lines)
 
 
-@AS_ROOT
+@needs_root
 def test_a_full_disk(damaged: Path, tmp_path: Path, run_fsview: RunFsview) -> None:
     state, point = tmp_path / "state", tmp_path / "mnt"
     state.mkdir()

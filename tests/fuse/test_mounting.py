@@ -17,12 +17,12 @@ from fsview.mountpoint import server_pid, source_name
 from tests.conftest import MountView, TreeFactory
 from tests.fuse.waits import is_running, kill, kill_server, wait_for
 from tests.leaks import unmount_lazily
+from tests.marks import needs_root
 from tests.running import RunFsview, clean_environment
 
 pytestmark = pytest.mark.skipif(
     not os.access("/dev/fuse", os.R_OK | os.W_OK), reason="/dev/fuse is missing or may not be used here"
 )
-AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 
 @pytest.fixture
@@ -178,7 +178,7 @@ def test_a_mount_point_that_is_taken(
     assert (point / "refs/r/d/f").exists()
 
 
-@AS_ROOT
+@needs_root
 def test_something_else_is_mounted_there(repo: Path, point: Path, run_fsview: RunFsview) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "none", point], check=True)
     try:
@@ -237,7 +237,7 @@ def test_the_other_mount_options(repo: Path, point: Path, run_fsview: RunFsview)
     run_fsview("umount", point)
 
 
-@AS_ROOT
+@needs_root
 def test_suid_and_dev_are_for_who_asks(repo: Path, point: Path, run_fsview: RunFsview) -> None:
     run_fsview("mount", "-o", "suid,dev,allow_other", repo, point)
     assert {"ro", "allow_other", "default_permissions"} <= _options(point)

@@ -13,12 +13,13 @@ import pytest
 from tests.conftest import MountView, TreeFactory
 from tests.fuse.conftest import Sample, drop_caches, run
 from tests.leaks import unmount_lazily
+from tests.marks import needs_root
 from tests.running import RunFsview
 from tests.snapshots import snapshot
 
 pytestmark = [
     pytest.mark.skipif(not os.access("/dev/fuse", os.R_OK | os.W_OK), reason="/dev/fuse can't be used here"),
-    pytest.mark.skipif(os.geteuid() != 0, reason="overlays are for root"),
+    needs_root,
 ]
 
 

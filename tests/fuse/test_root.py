@@ -12,9 +12,8 @@ import pytest
 from fsview.locate import Located, locate
 from tests.conftest import MountView, TreeFactory
 from tests.fuse.conftest import Sample, drop_caches, run
+from tests.marks import needs_root
 from tests.running import RunFsview, run_cli
-
-AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +61,7 @@ def test_the_way_up(rooted: dict[str, Path]) -> None:
     os.chdir("/")
 
 
-@AS_ROOT
+@needs_root
 def test_the_way_up_when_the_kernel_has_forgotten(rooted: dict[str, Path]) -> None:
     os.chdir(rooted["/deep/a"] / "b/c")
     drop_caches()
@@ -108,7 +107,7 @@ def test_what_cant_be_the_root(repo: Path, point: Path, run_fsview: RunFsview) -
     assert "/x does not exist" in run_fsview("mount", "-f", "--root", "r:/x", repo, point, status=1).stderr
 
 
-@AS_ROOT
+@needs_root
 def test_a_bind_mount_of_a_part_of_it(sample: Sample, rooted: dict[str, Path], tmp_path: Path) -> None:
     subprocess.run(["mount", "--bind", rooted["/deep/a"] / "b", tmp_path], check=True)
     try:

@@ -21,10 +21,9 @@ from fsview.mountpoint import server_pid
 from tests.conftest import MountView
 from tests.fuse.conftest import Sample, drop_caches
 from tests.fuse.waits import kill_server
+from tests.marks import needs_root
 from tests.running import PROJECT, RunFsview, clean_environment
 from tools.mount_helper import run as run_helper
-
-AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 HELPER = """
 sbin=$(readlink -f /sbin)
@@ -47,7 +46,7 @@ def _as_root_of_a_namespace(script: str, *arguments: Path, home: Path) -> str:
     return done.stdout
 
 
-@AS_ROOT
+@needs_root
 def test_mount_and_umount_of_the_system(repo: Path, point: Path, tmp_path: Path) -> None:
     script = """
     mount -t fuse.fsview "$1" "$2" -o rw,noatime,nofail,workers=1
@@ -66,7 +65,7 @@ def test_mount_and_umount_of_the_system(repo: Path, point: Path, tmp_path: Path)
     assert "there is no mount option 'frobnicate'" in told and "is not an fsview repository" in told
 
 
-@AS_ROOT
+@needs_root
 def test_fstab(repo: Path, point: Path, tmp_path: Path) -> None:
     """The example, with the paths of this test."""
     text = (PROJECT / "examples/fstab").read_text()
@@ -224,7 +223,7 @@ def _check_handles(point: Path, paths: list[Path]) -> None:
         os.close(root)
 
 
-@AS_ROOT
+@needs_root
 def test_handles_stand_for_the_same_when_all_is_forgotten(sample: Sample) -> None:
     """What knfsd and CRIU do: a node's number alone is kept, its place is asked for."""
     commit = sample.commit("rel/1")
@@ -238,7 +237,7 @@ def test_handles_stand_for_the_same_when_all_is_forgotten(sample: Sample) -> Non
     os.close(root)
 
 
-@AS_ROOT
+@needs_root
 def test_handles_in_a_directory_that_is_mounted_alone(repo: Path, mount_view: MountView) -> None:
     point = mount_view(repo, "--root", "r")
     _check_handles(point, [point, point / "d", point / "d/f"])

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import TreeFactory
+from tests.marks import needs_root
 from tests.running import RunFsview, clean_environment
 from tests.trees import File
 
 pytestmark = [
     pytest.mark.skipif(not os.access("/dev/fuse", os.R_OK | os.W_OK), reason="/dev/fuse can't be used here"),
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+    needs_root,
 ]
 
 

@@ -21,14 +21,13 @@ import pytest
 from fsview.mountpoint import STATUS_MARK
 from tests.conftest import TreeFactory
 from tests.fuse.waits import is_running, kill, wait_for
+from tests.marks import needs_root
 from tests.running import PROJECT, RunFsview
 from tests.trees import Spec
 
 WORKERS = 3
 READERS = 4
 TREE: Spec = {f"{number:02}": {"small": b"%d\n" % number * 500, "large": os.urandom(300_000)} for number in range(12)}
-
-AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 
 @pytest.fixture
@@ -194,7 +193,7 @@ def test_commits_go_on_after_workers_were_killed(view: Path, run_fsview: RunFsvi
         assert (view / "refs/r/n").read_text() == str(number)
 
 
-@AS_ROOT
+@needs_root
 def test_the_memory_of_a_worker_is_mostly_shared(view: Path) -> None:
     with reading(view, []):
         time.sleep(0.5)

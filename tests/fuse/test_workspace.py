@@ -19,12 +19,13 @@ import pytest
 from fsview.mountpoint import server_pid
 from tests.conftest import MountView, TreeFactory
 from tests.fuse.conftest import drop_caches
+from tests.marks import needs_root
 from tests.running import RunFsview
 from tests.trees import Directory, Spec, Symlink
 
 pytestmark = [
     pytest.mark.skipif(not os.access("/dev/fuse", os.R_OK | os.W_OK), reason="/dev/fuse can't be used here"),
-    pytest.mark.skipif(os.geteuid() != 0, reason="overlays are for root"),
+    needs_root,
 ]
 
 TREE: Spec = {"a": b"equal\n", "d": Directory({"b": b"equal\n"}, mode=0o2751, owner=(3, 4)), "l": Symlink("a")}

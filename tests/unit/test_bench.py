@@ -15,7 +15,7 @@ from store.repository import Repository
 from store.revisions import resolve
 from store.tree import commit_record, find, root_entry
 from tests.bench.bench import attempt
-from tests.bench.contender import Contender, Plain
+from tests.bench.contender import Plain
 from tests.bench.growth import FAN_OUT, LEVELS, REF, directories, make_commits, make_files
 from tests.bench.loads import FILE_LOADS, READERS_COUNT, Load, split_lists, tree_loads
 from tests.bench.results import (
@@ -112,7 +112,7 @@ def test_a_command_that_takes_too_long_ends_with_all_that_it_started(tmp_path: P
 
 
 def test_what_is_missing_is_told_with_its_package(tmp_path: Path) -> None:
-    class Peer(Contender):
+    class Peer(Plain):
         needs = (("bash", "bash"), ("no-such-command", "other"), ("no-such-either", "gone"))
 
     assert Peer(tmp_path).missing() == "missing: apt install gone other"

@@ -21,6 +21,7 @@ from store.statcache import RACY_NS, STAT, StatRecord, is_racy, pack_stat, stat_
 from tests.checking import assert_sound
 from tests.committing import TIME_S, commit_tree
 from tests.conftest import MountView
+from tests.marks import needs_root
 from tests.running import RunFsview, clean_environment
 from tests.trees import Directory, File, Spec, Symlink, build_tree, supports_xattrs
 from tools import disk_source, hashing
@@ -182,7 +183,7 @@ def test_a_changed_xattr_is_seen(lab: Lab, name: str) -> None:
         assert lab.commit() != first or value == b""
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="takes root")
+@needs_root
 def test_another_owner_is_seen(lab: Lab) -> None:
     for name, owner in (("a", (1, 0)), ("a", (1, 2)), ("d/e", (3, 4)), ("d/e/l", (5, 6))):
         before = lab.commit()
