@@ -15,8 +15,8 @@ from typing import Final
 from fsview.cache import BoundedCache
 from store.database import Reading
 from store.objects import Checksum, Commit
-from store.schema import CommitNumber, CommitRecord, id_key
-from store.tree import commit_number, pruned_commits
+from store.schema import GENERATION, CommitNumber, CommitRecord, id_key
+from store.tree import commit_number
 
 PROGRESS_COMMITS: Final = 1 << 12  # about 0.1 s of reading
 _COMMITS_MAX: Final = 1 << 20  # in all histories that are cached: 8 bytes each
@@ -44,14 +44,14 @@ class Ancestry:
         """*on_progress* is called now and then while a long history is read."""
         self._on_progress = on_progress
         self._histories: BoundedCache[CommitNumber, History] = BoundedCache(_COMMITS_MAX)
-        self._pruned = 0
+        self._prunes = 0
 
     def history(self, reading: Reading, head: CommitNumber) -> History:
         """Return the history of a commit that is here."""
-        pruned = pruned_commits(reading)
-        if pruned != self._pruned:
+        prunes = reading.counter(GENERATION)
+        if prunes != self._prunes:
             self._histories.clear()
-            self._pruned = pruned
+            self._prunes = prunes
         found = self._cached(reading, head)
         return found if found is not None else self._walk(reading, head)
 

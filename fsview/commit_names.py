@@ -23,8 +23,7 @@ from fsview.ancestry import PROGRESS_COMMITS
 from fsview.cache import BoundedCache
 from store.database import Database, Reading
 from store.objects import Checksum, Commit
-from store.schema import FIRST_ID, MAX_COMMIT_NUMBER, CommitNumber, CommitRecord, id_key, key_id
-from store.tree import pruned_commits
+from store.schema import FIRST_ID, GENERATION, MAX_COMMIT_NUMBER, CommitNumber, CommitRecord, id_key, key_id
 
 END_OF_DATES_S: Final = 253_402_300_800  # 10000-01-01
 _NAME = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{6}Z|@[0-9]{20})-([0-9a-f]{8}|[0-9a-f]{64})")
@@ -69,7 +68,7 @@ class CommitNames:
         """*on_progress* is called now and then while many commits are read."""
         self._on_progress = on_progress
         self._index: list[int] = []  # time, first digits, number: as one integer each, sorted
-        self._next, self._pruned = FIRST_ID, 0
+        self._next, self._prunes = FIRST_ID, 0
         self._spans: BoundedCache[tuple[int, int], array[int]] = BoundedCache(_SPANS_MAX)
 
     def name(self, reading: Reading, number: CommitNumber) -> bytes:
@@ -129,9 +128,9 @@ class CommitNames:
         return self._index[at] >> _NUMBER_BITS + _DIGIT_BITS if at < len(self._index) else None
 
     def _refresh(self, reading: Reading) -> None:
-        following, pruned = reading.counter("commit"), pruned_commits(reading)
-        if pruned != self._pruned:
-            self._index, self._next, self._pruned = [], FIRST_ID, pruned
+        following, prunes = reading.counter("commit"), reading.counter(GENERATION)
+        if prunes != self._prunes:
+            self._index, self._next, self._prunes = [], FIRST_ID, prunes
         elif following <= self._next:
             return
         self._spans.clear()

@@ -111,7 +111,7 @@ def unmount(point: Path, *, lazy: bool = False) -> None:
     """
     mount = mount_at(point)
     if mount is None:
-        raise MountError(f"nothing is mounted at {point}; see 'findmnt -t {KIND}' for the views")
+        raise MountError(f"nothing is mounted at {point}; 'fsview mounts' lists the views")
     if mount.kind != KIND:
         raise MountError(f"what is mounted at {point} is no view but {mount.kind} ({mount.source}): umount {point}")
     server = None if lazy else _open_server(point)

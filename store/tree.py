@@ -8,7 +8,7 @@ from store.database import Reading
 from store.errors import CorruptionError, NotFoundError
 from store.listing import Entry, Listing
 from store.objects import Checksum, Commit, DirMeta, ObjectType
-from store.schema import FIRST_ID, CommitNumber, CommitRecord, MetaId, MetaRecord, TreeId, TreeRecord, id_key, key_id
+from store.schema import CommitNumber, CommitRecord, MetaId, MetaRecord, TreeId, TreeRecord, id_key, key_id
 
 
 def object_id(reading: Reading, kind: ObjectType, checksum: Checksum) -> int | None:
@@ -26,11 +26,6 @@ def commit_number(reading: Reading, checksum: Checksum) -> CommitNumber | None:
 def commit_record(reading: Reading, number: CommitNumber) -> CommitRecord:
     """Return the record of a commit that was given out."""
     return CommitRecord.unpack(reading.need(b"commit", id_key(number)))
-
-
-def pruned_commits(reading: Reading) -> int:
-    """Return how many commits were taken away again: what follows from which are here holds until this changes."""
-    return reading.counter("commit") - FIRST_ID - reading.count(b"commit")
 
 
 def load_commit(reading: Reading, number: CommitNumber) -> Commit:

@@ -20,7 +20,7 @@ from store.gvariant import Variant
 from store.objects import Checksum, ObjectType, pack_detached
 from store.refs import set_ref
 from store.repository import Repository
-from store.schema import CommitNumber, RefId, id_key
+from store.schema import GENERATION, CommitNumber, RefId, id_key
 from store.tree import commit_number
 from tests.forge import forge
 
@@ -222,7 +222,7 @@ def test_a_new_commit_makes_its_day(sample: Sample) -> None:
 
 @pytest.mark.unchecked
 def test_a_commit_that_was_taken_away(sample: Sample) -> None:
-    """As a prune does it; only the record counts here."""
+    """As a prune does it; only the record and the count of prunes matter here."""
     sample.names("by-date/2025/11/23"), sample.names("history/a/main")
     for index in (0, 3):
         with sample.repository.database.reading() as reading:
@@ -232,6 +232,7 @@ def test_a_commit_that_was_taken_away(sample: Sample) -> None:
         def remove(writing: Writing, checksum: Checksum = sample.checksums[index], number: int = number) -> None:
             writing.delete(b"commit", id_key(number))
             writing.delete(b"object", bytes((ObjectType.COMMIT,)) + checksum)
+            writing.take_id(GENERATION)
 
         sample.repository.database.write(remove)
         assert f"2025-11-23T101500Z-{sample.hex(0, 8)}" not in sample.names("by-date/2025/11/23")
