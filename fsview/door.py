@@ -1,12 +1,13 @@
-"""The door between the kernel and libfuse: each request passes through it, and leaves it a little changed.
+"""The door between the kernel and libfuse: what must be quick is answered here, all else goes on to libfuse.
 
 pyfuse3 hands read() and readdir() nothing but the file handle, and so a server must be asked to open what it is asked
-to read. Here the node number is written in the place of the handle before libfuse sees a request. Then open() and
-opendir() may answer ENOSYS, once, and the kernel never asks again: not for open, release, opendir and releasedir; and
-it keeps what it reads of directories, until their mtime changes. Of a tree that was walked before, it asks nothing.
+to read. Here the node number takes the place of the handle. Then open() and opendir() may answer ENOSYS, once, and the
+kernel never asks again: not for open, release, opendir and releasedir; and it keeps what it reads of directories, until
+their mtime changes. Of a tree that was walked before, it asks nothing.
 
-A request is read from /dev/fuse and goes to libfuse through a socket; its answer goes straight to /dev/fuse, for the
-descriptor that libfuse knows is a socket while it reads and the device while it writes.
+Of a tree that was not, four requests in five are reads. A read is answered at the door, with two system calls instead
+of six, and without libfuse. Any other request goes to libfuse through a socket; its answer goes straight to /dev/fuse,
+for the descriptor that libfuse knows is a socket while it reads and the device while it writes.
 """
 
 from __future__ import annotations
@@ -14,19 +15,23 @@ from __future__ import annotations
 import os
 import socket
 import struct
+from collections.abc import Callable
 from contextlib import suppress
 from errno import ENODEV, ENOENT
 from typing import Final
 
 # linux/fuse.h: fuse_in_header is length u32, opcode u32, unique u64, nodeid u64, …, 40 bytes; fuse_read_in, which
-# READDIR and READDIRPLUS have too, begins with the handle.
+# READDIR and READDIRPLUS have too, is handle u64, offset u64, size u32, …; fuse_out_header length u32, error i32,
+# unique u64.
 _OPCODE: Final = struct.Struct("=I")
 _OPCODE_AT: Final = 4
+_READ_IN: Final = struct.Struct("=8xQQ24xQI")
+_OUT: Final = struct.Struct("=IiQ")
 _NODE: Final = slice(16, 24)
 _HANDLE: Final = slice(40, 48)
 _READ, _READDIR, _READDIRPLUS = 15, 28, 44
 _FORGET, _INTERRUPT, _BATCH_FORGET = 2, 36, 42
-_WITH_HANDLE: Final = frozenset((_READ, _READDIR, _READDIRPLUS))
+_WITH_HANDLE: Final = frozenset((_READDIR, _READDIRPLUS))
 _UNANSWERED: Final = frozenset((_FORGET, _INTERRUPT, _BATCH_FORGET))  # and nothing has to be done about them
 _REQUEST_BYTES_MAX: Final = 1 << 17  # the longest is a setxattr of 64 KiB (fsview/connection.py allows no long write)
 _ANSWER_BYTES_MAX: Final = 1 << 16  # of those that libfuse gives by itself: an errno
@@ -35,9 +40,12 @@ _ANSWER_BYTES_MAX: Final = 1 << 16  # of those that libfuse gives by itself: an 
 class Door:
     """Passes requests from *device*, of which libfuse knows the descriptor *session*, on to libfuse."""
 
-    def __init__(self, device: int, session: int) -> None:
-        """From now on *session* is the door's to point elsewhere."""
-        self._device, self._session = device, session
+    def __init__(self, device: int, session: int, read: Callable[[int, int, int], tuple[int, bytes]]) -> None:
+        """From now on *session* is the door's to point elsewhere.
+
+        *read* is called with node number, offset and size, and returns an errno, or 0 and the bytes.
+        """
+        self._device, self._session, self._read = device, session, read
         self._inside, outside = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._outside = outside.detach()
         self._buffer = bytearray(_REQUEST_BYTES_MAX)
@@ -60,12 +68,20 @@ class Door:
                     continue
                 raise
             opcode = _OPCODE.unpack_from(buffer, _OPCODE_AT)[0]
-            if opcode not in _UNANSWERED:
+            if opcode == _READ:
+                self._answer_read()
+            elif opcode not in _UNANSWERED:
                 break
         if opcode in _WITH_HANDLE:
             buffer[_HANDLE] = buffer[_NODE]
         self._inside.send(memoryview(buffer)[:size])
         return True
+
+    def _answer_read(self) -> None:
+        unique, node, offset, size = _READ_IN.unpack_from(self._buffer)
+        number, data = self._read(node, offset, size)
+        with suppress(FileNotFoundError):  # who asked gave up
+            os.writev(self._device, (_OUT.pack(_OUT.size + len(data), -number, unique), data))
 
     def let_answer(self) -> None:
         """Have the answer that is given next go to the kernel by itself: called by the handler of a request."""

@@ -53,6 +53,7 @@ _PAGE_ROWS: Final = 128
 _WRITING: Final = os.O_WRONLY | os.O_RDWR | os.O_TRUNC | os.O_CREAT
 _PROBE: Final = 0x6673_7669_6577_0001
 _NAME_BYTES_MAX: Final = 255
+_READ: Final = KINDS.index("read")
 
 Reply = tuple[FileNameT, EntryAttributes, int]
 
@@ -143,14 +144,20 @@ class Operations(pyfuse3.Operations):
             raise self._refusal("open", inode, error) from None
         return FileInfo(fh=FileHandleT(inode), keep_cache=True)
 
-    async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
-        """Answer, of the file whose node number is *fh*, with all bytes that were asked for, up to the file's size."""
+    def answer_read(self, node: int, offset: int, size: int) -> tuple[int, bytes]:
+        """Answer with all bytes of a file that were asked for, up to its size; or with an errno (fsview/door.py)."""
+        row = self._row
+        row.begin()
         try:
-            data = self._view.read(fh, off, size)
+            data = self._view.read(node, offset, size)
+            row.sent(len(data))
+            return 0, data
         except Exception as error:
-            raise self._refusal(f"read of {size} bytes at {off}", fh, error) from None
-        self._row.sent(len(data))
-        return data
+            refusal = self._refusal(f"read of {size} bytes at {offset}", node, error)
+            row.refused(refusal.errno)
+            return refusal.errno, b""
+        finally:
+            row.end(_READ)
 
     async def release(self, fh: FileHandleT) -> None:
         """Nothing was kept."""

@@ -63,7 +63,6 @@ REQUESTS: dict[str, Callable[[Any], Awaitable[object]]] = {
     "lookup": lambda ops: ops.lookup(1, b"x", None),
     "getattr": lambda ops: ops.getattr(1, None),
     "readlink": lambda ops: ops.readlink(1, None),
-    "read": lambda ops: ops.read(1024, 0, 10),
     "readdir": lambda ops: ops.readdir(1, 0, None),
     "readdir in a commit": lambda ops: ops.readdir(NODE, 0, None),
     "getxattr": lambda ops: ops.getxattr(1, b"user.x", None),
@@ -93,6 +92,18 @@ async def test_no_error_ends_the_server(
     assert caught.value.errno == number
     assert ("that node" in caplog.text and str(error) in caplog.text) == is_logged
     assert ("Traceback" in caplog.text) == isinstance(error, (AssertionError, ZeroDivisionError))
+
+
+@pytest.mark.parametrize(("error", "number", "is_logged"), ERRORS, ids=lambda value: type(value).__name__)
+def test_nor_does_one_of_a_read(
+    caplog: pytest.LogCaptureFixture, error: Exception, number: int, is_logged: bool
+) -> None:
+    row = Counters(1).row(0)
+    ops = Operations(None)
+    ops.begin_work(Broken(error), row, lambda: None)  # type: ignore[arg-type]
+    assert ops.answer_read(1024, 4096, 10) == (number, b"")
+    assert ("read of 10 bytes at 4096" in caplog.text and str(error) in caplog.text) == is_logged
+    assert (row.busy_since_ns, row.is_proven) == (0, True)
 
 
 def _ino_in_attributes(entry: pyfuse3.EntryAttributes) -> int:
