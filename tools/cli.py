@@ -41,6 +41,8 @@ COMMANDS: Final = {  # name: (module:attribute, what it does)
     "ls": ("tools.ls:ls_command", "List what is in a commit."),
     "cat": ("tools.cat:cat_command", "Write files of a commit to standard output."),
     "diff": ("tools.diff:diff_command", "Show what differs between two revisions."),
+    "packages": ("tools.packages.command:packages_command", "List the packages that are installed in a commit."),
+    "packages-diff": ("tools.packages.command:packages_diff_command", "Show which packages differ in two commits."),
     "grep": ("tools.grep:grep_command", "Search the files of commits for a pattern."),
     "refs": ("tools.refs:refs_command", "List, make, move and delete refs; show their log."),
     "tag": ("tools.refs:tag_command", "Name a commit for good."),
