@@ -53,7 +53,8 @@ _PAGE_ROWS: Final = 128
 _WRITING: Final = os.O_WRONLY | os.O_RDWR | os.O_TRUNC | os.O_CREAT
 _PROBE: Final = 0x6673_7669_6577_0001
 _NAME_BYTES_MAX: Final = 255
-_READ: Final = KINDS.index("read")
+_READ, _READDIR = KINDS.index("read"), KINDS.index("readdir")
+_AT_END: Final = 1 << 30  # in the cookie of a directory's last row, whose index is less than that
 
 Reply = tuple[FileNameT, EntryAttributes, int]
 
@@ -159,6 +160,14 @@ class Operations(pyfuse3.Operations):
         finally:
             row.end(_READ)
 
+    def is_at_end(self, node: int, start: int) -> bool:
+        """Whether it is known without a look that a directory has no rows behind *start* (fsview/door.py)."""
+        is_known = bool(start & _AT_END) and is_in_commit(node)
+        if is_known:
+            self._row.begin()
+            self._row.end(_READDIR)
+        return is_known
+
     async def release(self, fh: FileHandleT) -> None:
         """Nothing was kept."""
 
@@ -228,14 +237,18 @@ class Operations(pyfuse3.Operations):
         if generation != self._generation:
             self._pages.clear()
             self._generation = generation
-        for page in range(start // _PAGE_ROWS, -(-self._view.row_count(node) // _PAGE_ROWS)):
-            yield from islice(self._page(node, page), max(start - page * _PAGE_ROWS, 0), None)
+        rows = self._view.row_count(node)
+        for page in range(start // _PAGE_ROWS, -(-rows // _PAGE_ROWS)):
+            yield from islice(self._page(node, page, rows), max(start - page * _PAGE_ROWS, 0), None)
 
-    def _page(self, node: int, page: int) -> list[Reply]:
+    def _page(self, node: int, page: int, count: int) -> list[Reply]:
         replies = self._pages.get((node, page))
         if replies is None:
             rows = self._view.rows(node, page * _PAGE_ROWS, (page + 1) * _PAGE_ROWS)
-            replies = [(name, self._reply(attributes), cookie) for name, attributes, cookie in rows]
+            replies = [
+                (name, self._reply(attributes), cookie | _AT_END if cookie == count else cookie)
+                for name, attributes, cookie in rows
+            ]
             self._pages.put((node, page), replies, len(replies))
         return replies
 

@@ -69,7 +69,7 @@ def _run(job: Job, row: Row, supervisor: int) -> NoReturn:
 def _work(job: Job, row: Row) -> None:
     row.occupy(os.getpid(), int(time.time()))
     row.begin()
-    door = Door(clone(job.descriptor), job.descriptor, job.operations.answer_read)
+    door = Door(clone(job.descriptor), job.descriptor, job.operations)
     job.operations.begin_work(job.open_view(), row, door.let_answer)
     row.ready()
     trio.run(answer_requests, door)

@@ -14,7 +14,7 @@ import pyfuse3
 import pytest
 
 from fsview import nodeid, operations
-from fsview.attributes import Attributes
+from fsview.attributes import Attributes, Row
 from fsview.counters import Counters
 from fsview.nodeid import Ino
 from fsview.operations import Operations, find_ino_offset
@@ -34,6 +34,22 @@ class OneNode:
 
     def attributes(self, node: int) -> Attributes:
         return FOUND
+
+
+class Full(OneNode):
+    """A view with one directory, which has so many rows."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def generation(self) -> int:
+        return 0
+
+    def row_count(self, node: int) -> int:
+        return self._count
+
+    def rows(self, node: int, after: int, before: int) -> list[Row]:
+        return [Row(b"%d" % index, FOUND, index + 1) for index in range(after, min(before, self._count))]
 
 
 class Broken:
@@ -161,3 +177,29 @@ def test_the_offset_is_found_and_is_refused_where_the_layout_is_another(monkeypa
     monkeypatch.undo()
     monkeypatch.setattr(operations, "implementation", type("other", (), {"name": "pypy"}))
     assert find_ino_offset() is None
+
+
+@pytest.mark.parametrize("count", [2, 127, 128, 129, 256, 300])
+@pytest.mark.parametrize("fit", [1, 50, 128, 1000])
+async def test_a_directory_is_read_to_its_end_and_no_further(
+    count: int, fit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ops = at_work(Full(count), find_ino_offset())
+    seen: list[tuple[bytes, int]] = []
+
+    def reply(reply_to: list[int], name: bytes, _: object, cookie: int) -> bool:
+        if len(reply_to) == fit:
+            return False
+        reply_to.append(cookie)
+        seen.append((name, cookie))
+        return True
+
+    monkeypatch.setattr(pyfuse3, "readdir_reply", reply)
+    while not seen or not ops.is_at_end(NODE, seen[-1][1]):
+        before = len(seen)
+        await ops.readdir(NODE, seen[-1][1] if seen else 0, [])  # type: ignore[arg-type]
+        assert len(seen) > before
+    assert [name for name, _ in seen] == [b"%d" % index for index in range(count)]
+    assert not any(ops.is_at_end(NODE, cookie) for _, cookie in seen[:-1])
+    assert not ops.is_at_end(nodeid.REFS, seen[-1][1])  # there, a row may come
+    assert len({cookie for _, cookie in seen}) == count
