@@ -8,6 +8,7 @@
     ├── ConflictError               exit 11  EAGAIN   somebody else was faster: retry
     ├── AccessError                 exit 1   EACCES   this user may not
     ├── CorruptionError             exit 12  EIO      stored bytes are not what was written
+    ├── SysrootError                exit 15  EIO      a sysroot that is not as it should be, or refuses a change
     ├── SourceError                 exit 16  EIO      the tree to be committed can't be read or recorded
     └── MountError                  exit 17  EIO      a view can't be mounted or unmounted
 
@@ -76,6 +77,12 @@ class CorruptionError(FsviewError):
             f"run 'fsview fsck' to see what else is, and restore it from a copy of the repository"
         )
         self.what, self.where, self.expected, self.found = what, where, expected, found
+
+
+class SysrootError(FsviewError):
+    """A sysroot is damaged, or what was asked for would break what it keeps."""
+
+    exit_status = 15
 
 
 class SourceError(FsviewError):

@@ -62,6 +62,8 @@ class Settings:
             values = tomllib.loads(path.read_text("utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise FormatError(f"{path}: {error}; correct the file by hand") from error
+        if "sysroot" in values and "format" not in values:
+            raise FormatError(f"{path.parent} is a sysroot, not a repository; 'fsview status' shows what is in it")
         version = values.get("format")
         if type(version) is not int or version < 1:  # true is an int, too
             raise FormatError(f"{path}: 'format' must be a number from 1, not {version!r}")

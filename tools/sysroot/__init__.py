@@ -1,0 +1,1 @@
+"""Deployments: trees on disk that can be switched and rolled back; see layout.py and docs/deployments.md."""
