@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -37,6 +39,17 @@ def mount_writable(point: Path, home: Path, lower: str, *, by_kernel: bool) -> N
             f"{point} can't be mounted: {text or command[0] + ' failed'}; the directory {home} must be on a file "
             f"system that an overlay can write to, such as ext4, xfs, btrfs or tmpfs"
         )
+
+
+def take_over_the_root(upper: Path, lower: Path) -> None:
+    """Give the root of an overlay, which is that of *upper*, what the root of *lower* has."""
+    status = os.stat(lower)
+    with suppress(PermissionError):  # whoever is not root owns what is his
+        os.chown(upper, status.st_uid, status.st_gid)
+    os.chmod(upper, stat.S_IMODE(status.st_mode))
+    for name in os.listxattr(lower):
+        os.setxattr(upper, name, os.getxattr(lower, name))
+    os.utime(upper, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def unmount(point: Path, *, lazy: bool) -> None:

@@ -10,7 +10,8 @@
     ├── CorruptionError             exit 12  EIO      stored bytes are not what was written
     ├── SysrootError                exit 15  EIO      a sysroot that is not as it should be, or refuses a change
     ├── SourceError                 exit 16  EIO      the tree to be committed can't be read or recorded
-    └── MountError                  exit 17  EIO      a view can't be mounted or unmounted
+    ├── MountError                  exit 17  EIO      a view can't be mounted or unmounted
+    └── SandboxError                exit 18  EIO      a command can't be run inside a tree
 
 One class for each decision that a caller can take. The text says what, where and what would mend it.
 `exit_status` is the process's, `errno` the one a FUSE request gets. OSError passes as it is, with its path;
@@ -95,3 +96,9 @@ class MountError(FsviewError):
     """A view can't be mounted, found or unmounted."""
 
     exit_status = 17
+
+
+class SandboxError(FsviewError):
+    """A command can't be run inside a tree; it was not started."""
+
+    exit_status = 18

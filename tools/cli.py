@@ -52,6 +52,7 @@ COMMANDS: Final = {  # name: (module:attribute, what it does)
     "umount": ("tools.mount:umount_command", "End a mount."),
     "mounts": ("tools.mounts:mounts_command", "List what is mounted, and who serves it."),
     "workspace": ("tools.workspace:workspace_command", "Make a writable tree on top of a commit."),
+    "run": ("tools.run:run_command", "Run a command inside a commit or a deployment."),
     "prune": ("tools.prune:prune_command", "Delete commits that nobody wants, and what only they held."),
     "fsck": ("tools.fsck:fsck_command", "Check everything that is stored."),
     "debug": ("tools.debug:debug_command", "Print any record, node number or object as text."),

@@ -25,7 +25,7 @@ from tools.cli import named_repository
 from tools.render import count_text, print_json, size_text
 
 _PACKAGE: Final = "Python package "
-_PACKAGES: Final = ("click", "lmdb", "pathspec", "pyfuse3", "tqdm", "trio", "xxhash")
+_PACKAGES: Final = ("click", "lmdb", "packaging", "pathspec", "pyfuse3", "tqdm", "trio", "xxhash")
 _CAP_SYS_ADMIN: Final = 21
 _NAMED_MAX: Final = 20
 _ROOM_BYTES: Final = 1 << 30
@@ -69,6 +69,7 @@ def examine_machine(machine: Machine) -> Iterator[Diagnosis]:
     yield _permission(machine) if machine.is_root else _helper(machine)
     yield _others(machine)
     yield _diff(machine)
+    yield _bubblewrap(machine)
     yield from map(_package, _PACKAGES)
 
 
@@ -134,6 +135,12 @@ def _diff(machine: Machine) -> Diagnosis:
     if shutil.which("diff", path=machine.search_path):
         return Diagnosis(State.FINE, "diff", "it is there")
     return Diagnosis(State.LACKING, "diff", "it is missing: no differences of contents", "apt install diffutils")
+
+
+def _bubblewrap(machine: Machine) -> Diagnosis:
+    if shutil.which("bwrap", path=machine.search_path):
+        return Diagnosis(State.FINE, "bwrap", "it is there")
+    return Diagnosis(State.HINT, "bwrap", "it is missing: no 'fsview run'", "apt install bubblewrap")
 
 
 def _package(name: str) -> Diagnosis:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import stat
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -50,7 +49,7 @@ def add(repository: Repository, revision: str, point: Path, view: Path | None, *
             directory.mkdir(exist_ok=directory == point)
         _keep(repository, workspace, number)
         _mount(workspace)
-        _take_over_the_root(workspace)
+        overlay.take_over_the_root(workspace.upper, workspace.home / "lower")
         workspace.save()
     except BaseException:
         with suppress(MountError):
@@ -144,18 +143,6 @@ def _mount(workspace: Workspace) -> None:
     lower.unlink(missing_ok=True)
     lower.symlink_to(view / "commits" / workspace.commit)
     overlay.mount_writable(workspace.point, workspace.home, "lower", by_kernel=workspace.by_kernel)
-
-
-def _take_over_the_root(workspace: Workspace) -> None:
-    """Give the root of the workspace what the commit's root has: it is that of the upper directory."""
-    root = workspace.home / "lower"
-    status = os.stat(root)
-    with suppress(PermissionError):  # whoever is not root owns what is his
-        os.chown(workspace.upper, status.st_uid, status.st_gid)
-    os.chmod(workspace.upper, stat.S_IMODE(status.st_mode))
-    for name in os.listxattr(root):
-        os.setxattr(workspace.upper, name, os.getxattr(root, name))
-    os.utime(workspace.upper, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def _free_place(point: Path) -> Path:

@@ -26,7 +26,7 @@ def machine(tmp_path: Path) -> Machine:
     """Return a machine that has everything."""
     programs = tmp_path / "bin"
     programs.mkdir()
-    for name in ("diff", "fusermount3"):
+    for name in ("bwrap", "diff", "fusermount3"):
         (programs / name).write_text("#!/bin/sh\n")
         (programs / name).chmod(0o4755)
     (tmp_path / "fuse").touch()

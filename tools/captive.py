@@ -1,0 +1,133 @@
+"""Run bubblewrap as a shell runs a command: the terminal is its own, signals reach it, its exit status is ours.
+
+bubblewrap is two processes: one outside that waits, one inside that is init of the sandbox. Ctrl-C goes to all of the
+foreground, and the one outside dies of it though the command may not. Then this process, as the reaper of orphans,
+inherits the one inside, which ends with the command's own exit status.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import signal
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from store.errors import SandboxError
+from tools.guardian import Guardian
+
+_PR_SET_CHILD_SUBREAPER: Final = 36
+_SI_KERNEL: Final = 0x80  # a signal from the terminal, which the command got, too
+_PASSED_ON: Final = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_COMMAND: Final = 2  # the command's number in the sandbox: 1 is bubblewrap, which makes no other process
+_LOOK_S: Final = 0.05
+_WAITED_FOR: Final = {signal.SIGCHLD, *_PASSED_ON}
+
+
+def run_captive(program: str, options: Sequence[bytes], command: Sequence[str], guardian: Guardian) -> int:
+    """Run *program*, which is bubblewrap, for *command*; return that's exit status, 128 + N if a signal N ended it.
+
+    Raises:
+        SandboxError: it didn't come to that.
+    """
+    listed = _memory_file(options)
+    path = shutil.which(program)
+    assert path is not None  # the caller has looked
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED_FOR)
+    try:
+        os.set_inheritable(guardian.status, True)
+        words = [program, "--json-status-fd", str(guardian.status), "--args", str(listed), "--", *command]
+        outside = os.posix_spawn(path, words, os.environ, setsigmask=[])
+        os.close(listed)
+        guardian.close_status()
+        inside = guardian.process()
+        status = _Captive(outside, inside).wait()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _WAITED_FOR)
+    if not inside:
+        raise SandboxError(f"{program} can't make a sandbox here, with the exit status {status}; it says why above")
+    return status
+
+
+def _memory_file(words: Sequence[bytes]) -> int:
+    """Return a file of these words that a child can read: a root has more names than a command line has room for."""
+    number = os.memfd_create("arguments", 0)
+    with open(number, "wb", closefd=False) as file:
+        file.write(b"".join(word + b"\0" for word in words))
+    os.lseek(number, 0, os.SEEK_SET)
+    return number
+
+
+class _Captive:
+    """The two processes; inside is 0 if the sandbox was never made."""
+
+    def __init__(self, outside: int, inside: int) -> None:
+        self._outside, self._inside = outside, inside
+        self._is_orphan = False
+
+    def wait(self) -> int:
+        """Return the exit status; pass on the signals that this process gets meanwhile."""
+        while True:
+            status = self._reaped()
+            if status is not None:
+                return status
+            info = signal.sigtimedwait(_WAITED_FOR, _LOOK_S) if self._is_orphan else signal.sigwaitinfo(_WAITED_FOR)
+            if info is not None and info.si_signo != signal.SIGCHLD and info.si_code != _SI_KERNEL:
+                self._pass_on(info.si_signo)
+
+    def _reaped(self) -> int | None:
+        if not self._is_orphan:
+            pid, status = os.waitpid(self._outside, os.WNOHANG)
+            if pid == 0:
+                return None
+            if os.WIFEXITED(status) or not self._inside:
+                return _exit_status(status)
+            self._is_orphan = True
+        if not self._command():
+            for child in _children(self._inside):  # for all of which the one inside would wait
+                _kill(child, signal.SIGKILL)
+        try:
+            pid, status = os.waitpid(self._inside, os.WNOHANG)
+        except ChildProcessError:  # it ended while the other still lived to see it
+            return 128 + signal.SIGKILL
+        return _exit_status(status) if pid else None
+
+    def _pass_on(self, number: int) -> None:
+        """Send a signal to the command; the one inside, as an init, would not heed it."""
+        target = self._command() if self._inside else self._outside
+        if target:
+            _kill(target, number)
+
+    def _command(self) -> int:
+        """Return the command's process, the first that the one inside made; 0 if it has ended."""
+        return next((child for child in _children(self._inside) if _number_inside(child) == _COMMAND), 0)
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:  # it has ended
+        return []
+
+
+def _number_inside(pid: int) -> int:
+    """Return the number that a process has in the sandbox; 0 if it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[-1]) for line in lines if line.startswith("NSpid:")), 0)
+
+
+def _kill(pid: int, number: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def _exit_status(status: int) -> int:
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code

@@ -1,0 +1,175 @@
+"""`fsview run`: try a command in a deployment, or in a commit that is not deployed at all."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from tools.cli import PATHS, REPO_OPTION, PathsCommand, located_repository
+
+if TYPE_CHECKING:
+    from tools.guardian import Guardian
+
+EXAMPLES: Final = """\b
+Examples:
+  fsview run debian/13 -- cat /etc/debian_version
+  fsview run MNT/refs/debian/13/ -- bash
+  fsview run --ephemeral debian/13 -- sh -c 'echo x > /etc/motd; cat /etc/motd'
+  fsview run --sysroot /srv/staging -- systemctl --version
+  fsview run --sysroot /srv/staging --generation 3 --ephemeral -- bash
+
+\b
+With no SOURCE the command runs in the current deployment of a sysroot, or in that of generation N: the tree is
+read-only, /etc and /var are the deployment's own, and what is written there stays. A SOURCE is a revision, REV:/PATH,
+or a directory in a mounted view; it is not copied. Then /etc is the tree's, read-only, and /var is thrown away.
+With --ephemeral /etc and /var can be written to, and are thrown away in any case.
+
+\b
+/proc, /dev, /tmp and /run are new. Network, user and environment are yours, as with chroot; set-user-ID programs give
+nobody more rights. Processes that the command leaves end with it. Exit status: the command's; 128 + N if a signal N
+ended it; 1 if there is no such command; 18 if none can be run here. It takes bubblewrap (apt install bubblewrap).
+"""
+
+
+@click.command("run", cls=PathsCommand, epilog=EXAMPLES, options_metavar="[OPTIONS]")
+@click.argument("source", metavar="[SOURCE] -- COMMAND...", required=False)
+@click.option("--generation", metavar="N", type=click.IntRange(1), help="In this generation's deployment.")
+@click.option(
+    "--sysroot",
+    metavar="DIR",
+    envvar="FSVIEW_SYSROOT",
+    type=click.Path(path_type=Path),
+    help="The sysroot; else FSVIEW_SYSROOT.",
+)
+@click.option("--os", "stateroot", metavar="NAME", help="The stateroot in it, where there are several.")
+@click.option("--ephemeral", is_flag=True, help="Throw away what the command writes to /etc and /var.")
+@click.option("--chdir", metavar="DIR", default="/", help="Where the command starts, in the tree; else in /.")
+@REPO_OPTION
+@click.pass_context
+def run_command(
+    ctx: click.Context,
+    /,
+    source: str | None,
+    generation: int | None,
+    sysroot: Path | None,
+    stateroot: str | None,
+    ephemeral: bool,
+    chdir: str,
+    **_: object,
+) -> None:
+    """Run COMMAND inside a tree, without changing the tree."""
+    command = list(ctx.meta[PATHS])
+    if not command:
+        raise click.UsageError("put the command behind --, as: fsview run debian/13 -- cat /etc/debian_version")
+    if source is not None:
+        if generation is not None or stateroot is not None:
+            raise click.UsageError("a SOURCE is no deployment; leave out --generation and --os, or the SOURCE")
+        ctx.exit(run_in_source(ctx, source, command, ephemeral=ephemeral, chdir=chdir))
+    if sysroot is None:
+        raise click.UsageError("name a SOURCE, or the sysroot whose deployment is meant: --sysroot DIR")
+    ctx.exit(run_in_generation(sysroot, stateroot, generation, command, ephemeral=ephemeral, chdir=chdir))
+
+
+def run_in_generation(
+    sysroot: Path, stateroot_name: str | None, number: int | None, command: list[str], *, ephemeral: bool, chdir: str
+) -> int:
+    """Run *command* in the deployment of generation *number*, else of the current one; return its exit status.
+
+    Raises:
+        NotFoundError: there is no such sysroot, stateroot or generation.
+        SysrootError: the sysroot is damaged.
+    """
+    from store.errors import NotFoundError
+    from tools.sandbox import sandbox
+    from tools.sysroot.layout import Sysroot
+
+    stateroot = Sysroot.open(sysroot).stateroot(stateroot_name)
+    generation = stateroot.current() if number is None else stateroot.generation(number)
+    if generation is None:
+        raise NotFoundError(f"nothing was deployed to {stateroot.name} yet; see: fsview deploy --help")
+    etc = generation.root / "etc"
+    return sandbox(
+        generation.root,
+        command,
+        etc=etc if etc.is_dir() else None,
+        var=stateroot.var,
+        ephemeral=ephemeral,
+        chdir=chdir,
+    )
+
+
+def run_in_source(ctx: click.Context, source: str, command: list[str], *, ephemeral: bool, chdir: str) -> int:
+    """Run *command* in a revision, or in a directory of a mounted view; return its exit status.
+
+    Raises:
+        NotFoundError, MountError: there is no such thing, or it can't be mounted.
+    """
+    from fsview.locate import locate
+    from tools.sandbox import check_sandbox, sandbox
+
+    check_sandbox()
+    if _is_path(ctx, source):
+        locate(source)  # in a commit, not above
+        root = Path(os.path.realpath(source))
+        return sandbox(root, command, etc=None, var=None, ephemeral=ephemeral, chdir=chdir)
+    return _run_in_revision(located_repository(ctx), source, command, ephemeral=ephemeral, chdir=chdir)
+
+
+def _is_path(ctx: click.Context, source: str) -> bool:
+    from tools.cli import path_revisions
+
+    return source.startswith(("/", ".")) or ("/" in source and os.path.lexists(source)
+                                             and path_revisions(ctx).take(source) != source)  # fmt: skip
+
+
+def _run_in_revision(repository: Path, revision: str, command: list[str], *, ephemeral: bool, chdir: str) -> int:
+    from tools.guardian import Guardian
+    from tools.sandbox import sandbox
+
+    pinned = _pinned(repository, revision)
+    with Guardian() as guardian:
+        root = _mount(repository, pinned, guardian)
+        return sandbox(root, command, etc=None, var=None, ephemeral=ephemeral, chdir=chdir, guardian=guardian)
+
+
+def _pinned(repository_path: Path, revision: str) -> str:
+    """Return a directory of a commit as a revision that always means it.
+
+    Raises:
+        NotFoundError: there is no such revision, or no such path in it.
+        FsviewError: it is no directory.
+    """
+    from store.errors import FsviewError
+    from store.repository import Repository
+    from store.revisions import find_place
+    from store.tree import commit_record
+
+    with Repository.open(repository_path) as repository, repository.database.reading() as reading:
+        place = find_place(reading, revision, now_s=int(time.time()))
+        if not place.entry.is_directory:
+            raise FsviewError(f"{revision} is no directory; name the root of a tree")
+        checksum = commit_record(reading, place.commit).checksum.hex()
+    return f"{checksum}:{os.fsdecode(place.path)}" if place.path else checksum
+
+
+def _mount(repository: Path, pinned: str, guardian: Guardian) -> Path:
+    """Mount one directory of one commit for the time of a command."""
+    from fsview.background import start
+    from fsview.options import MountOptions
+
+    is_root = os.geteuid() == 0
+    point = guardian.path / "view"
+    point.mkdir()
+    options = MountOptions(
+        root=pinned,
+        allow_other=is_root,  # those that root may become in there
+        owner_me=not is_root,  # else what is root's alone could not be read
+        place_inodes=True,  # /var has an overlay over it
+        place_st_ino=True,
+    )
+    start(repository, point, options, guardian.path / "view.log")
+    return point

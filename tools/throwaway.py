@@ -1,0 +1,58 @@
+"""A writable stand-in for a directory, to be thrown away: an overlay over it, or where none can be had, a copy."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+
+from fsview import overlay
+from fsview.mountinfo import mount_of
+from fsview.mounting import KIND
+from fsview.mountpoint import STATUS_MARK
+from store.errors import MountError, SandboxError
+
+
+def throwaway(source: Path, home: Path) -> Path:
+    """Return a directory below *home*, which is made, with all that is in *source*; what is written stays in *home*.
+
+    Raises:
+        SandboxError: it can't be read, or there is no room.
+    """
+    home.mkdir()
+    point = home / "merged"
+    for name in ("upper", "work", point.name):
+        (home / name).mkdir()
+    if _may_be_overlaid(source):
+        with suppress(MountError):
+            (home / "lower").symlink_to(source)
+            overlay.take_over_the_root(home / "upper", source)
+            overlay.mount_writable(point, home, "lower", by_kernel=os.geteuid() == 0)
+            return point
+    _copy(source, point)
+    return point
+
+
+def _may_be_overlaid(source: Path) -> bool:
+    """Whether writing to an overlay over *source* changes one file at a time: see docs/workspaces.md."""
+    mount = mount_of(source)
+    if os.geteuid() != 0 and shutil.which(overlay.FUSE_PROGRAM) is None:
+        return False
+    if mount is None or mount.kind != KIND:
+        return mount is not None
+    try:
+        options = json.loads(os.getxattr(mount.point, STATUS_MARK))["options"].split(",")
+    except OSError:
+        return False
+    return "place-inodes=stat" in options or (os.geteuid() == 0 and "place-inodes" in options)
+
+
+def _copy(source: Path, target: Path) -> None:
+    command = ["cp", "-a", "--reflink=auto", "--", f"{source}/.", os.fspath(target)]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, env=os.environ | {"LC_ALL": "C"})
+    if done.returncode != 0:
+        text = done.stderr.decode(errors="replace").strip().partition("\n")[0]
+        raise SandboxError(f"{source} can't be copied for the time of the command: {text}")
