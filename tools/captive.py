@@ -24,6 +24,7 @@ _SI_KERNEL: Final = 0x80  # a signal from the terminal, which the command got, t
 _PASSED_ON: Final = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _COMMAND: Final = 2  # the command's number in the sandbox: 1 is bubblewrap, which makes no other process
 _LOOK_S: Final = 0.05
+_IGNORED_BY_PYTHON: Final = (signal.SIGPIPE, signal.SIGXFSZ)
 _WAITED_FOR: Final = {signal.SIGCHLD, *_PASSED_ON}
 
 
@@ -41,7 +42,7 @@ def run_captive(program: str, options: Sequence[bytes], command: Sequence[str], 
     try:
         os.set_inheritable(guardian.status, True)
         words = [program, "--json-status-fd", str(guardian.status), "--args", str(listed), "--", *command]
-        outside = os.posix_spawn(path, words, os.environ, setsigmask=[])
+        outside = os.posix_spawn(path, words, os.environ, setsigmask=[], setsigdef=_IGNORED_BY_PYTHON)
         os.close(listed)
         guardian.close_status()
         inside = guardian.process()
@@ -68,13 +69,14 @@ class _Captive:
     def __init__(self, outside: int, inside: int) -> None:
         self._outside, self._inside = outside, inside
         self._is_orphan = False
+        self._stopped_by = 0  # the signal that came before there was a command to get it
 
     def wait(self) -> int:
         """Return the exit status; pass on the signals that this process gets meanwhile."""
         while True:
             status = self._reaped()
             if status is not None:
-                return status
+                return 128 + self._stopped_by if self._stopped_by else status
             info = signal.sigtimedwait(_WAITED_FOR, _LOOK_S) if self._is_orphan else signal.sigwaitinfo(_WAITED_FOR)
             if info is not None and info.si_signo != signal.SIGCHLD and info.si_code != _SI_KERNEL:
                 self._pass_on(info.si_signo)
@@ -97,10 +99,16 @@ class _Captive:
         return _exit_status(status) if pid else None
 
     def _pass_on(self, number: int) -> None:
-        """Send a signal to the command; the one inside, as an init, would not heed it."""
-        target = self._command() if self._inside else self._outside
-        if target:
-            _kill(target, number)
+        """Send a signal to the command; the one inside, as an init, would not heed it.
+
+        If there is no command yet the sandbox ends: all these signals do that to a process that is not prepared.
+        """
+        command = self._command()
+        if command:
+            _kill(command, number)
+        else:
+            self._stopped_by = number
+            _kill(self._inside or self._outside, signal.SIGKILL)
 
     def _command(self) -> int:
         """Return the command's process, the first that the one inside made; 0 if it has ended."""

@@ -162,6 +162,13 @@ def test_user_environment_and_input_are_the_callers(run: Run) -> None:
     assert run("os/1", "--", "readlink", "/proc/self/ns/net").stdout.strip() == os.readlink("/proc/self/ns/net")
 
 
+def test_signals_are_as_the_caller_has_them(run: Run) -> None:
+    script = "while read name value; do echo $name $value; done < /proc/self/status"
+    lines = dict(line.partition(" ")[::2] for line in run("os/1", "--", "sh", "-c", script).stdout.splitlines())
+    assert not int(lines["SigIgn:"], 16) & (1 << signal.SIGPIPE - 1 | 1 << signal.SIGXFSZ - 1)  # as Python has them
+    assert int(lines["SigBlk:"], 16) == 0
+
+
 def test_the_exit_status_is_the_commands(run: Run) -> None:
     run("os/1", "--", "sh", "-c", "exit 7", status=7)
     run("os/1", "--", "sh", "-c", "kill -9 $$", status=137)
