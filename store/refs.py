@@ -18,6 +18,8 @@ from store.schema import CommitNumber, RefId, ReflogRecord, RefName, RefRecord, 
 VIEW_LAG_S: Final = 0.01  # how long a view may believe where a ref pointed; whoever moves one waits that long …
 COMMIT_LAG_S: Final = 1.0  # … and whoever deletes a commit, as long as a view may believe that it is there …
 TICKS_S: Final = 0.02  # … and two ticks of the slowest kernel's clock, in which it counts, rounding up
+SYSROOT_REFS: Final = "fsview/sysroot/"  # by which sysroots keep what they deployed; not shown unless asked for
+_OWN: Final = "fsview"
 NAME_BYTES_MAX: Final = 500  # LMDB's keys have 511
 _NAME = re.compile(r"[\w][-._\w]*(/[\w][-._\w]*)*")
 _CHECKSUM = re.compile(r"[0-9a-f]{64}")
@@ -57,6 +59,25 @@ def list_refs(reading: Reading, prefix: str = "") -> Iterator[tuple[str, RefReco
         name = key.decode()
         if not directory or name == directory or name.startswith((directory + "/", directory + ":")):
             yield name, RefRecord.unpack(value)
+
+
+def shown_refs(reading: Reading, prefix: str = "") -> Iterator[tuple[str, RefRecord]]:
+    """Yield the same, but the refs of sysroots only where *prefix* asks for them."""
+    for name, record in list_refs(reading, prefix):
+        if prefix.startswith(_OWN) or not name.startswith(SYSROOT_REFS):
+            yield name, record
+
+
+def has_shown_refs(reading: Reading, directory: bytes) -> bool:
+    """Whether a directory of refs has any besides those of sysroots."""
+    own, sysroots = _OWN.encode(), SYSROOT_REFS.encode()
+    if directory + b"/" == sysroots:
+        return False
+    if directory != own:
+        return True
+    first = next(reading.items(b"ref", prefix=own + b"/"), None)
+    behind = next(reading.items(b"ref", sysroots[:-1] + b"0", own + b"/"), None)  # "0" follows "/"
+    return behind is not None or (first is not None and not first[0].startswith(sysroots))
 
 
 def reflog(reading: Reading, ref_id: RefId) -> Iterator[ReflogRecord]:

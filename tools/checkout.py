@@ -12,7 +12,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final
@@ -27,10 +27,9 @@ from store.schema import TreeId
 from store.tree import commit_record, tree_record
 from tools.cli import REVISION, repository_option
 from tools.linking import Link, LinkCounts, Linker
-from tools.materialise import DIRECTORY, TreeWriter, Written
+from tools.materialise import DIRECTORY, TreeWriter, Written, forget_acls
 from tools.render import count_text, json_path, print_json, progress, size_text
 
-_ACLS: Final = ("system.posix_acl_default", "system.posix_acl_access")
 _ITSELF: Final = b"itself"  # what a file is called in the hidden directory
 
 
@@ -56,7 +55,7 @@ def checkout(
         linker = Linker(repository, link, descriptor)
         writer = TreeWriter(repository, linker, user_mode, destination, advance)
         if place.entry.is_directory:
-            _check_room(repository, place, descriptor, destination)
+            check_room(repository, place, descriptor, destination)
             writer.directory(descriptor, place.path, place.entry)
             os.rename(hidden, destination)  # replaces an empty directory, nothing else
         else:
@@ -84,16 +83,14 @@ def _hidden_directory(destination: Path) -> Iterator[tuple[Path, int]]:
     hidden = Path(tempfile.mkdtemp(prefix=f".{destination.name[:200]}.fsview-", dir=destination.parent))
     descriptor = os.open(hidden, DIRECTORY)
     try:
-        for acl in _ACLS:  # what the parent wants for new files is not what was committed
-            with suppress(OSError):
-                os.removexattr(descriptor, acl)
+        forget_acls(descriptor)
         yield hidden, descriptor
     finally:
         os.close(descriptor)
         remove_tree(hidden)
 
 
-def _check_room(repository: Repository, place: Place, directory: int, destination: Path) -> None:
+def check_room(repository: Repository, place: Place, directory: int, destination: Path) -> None:
     """Refuse at once what has more names than the file system has inodes left."""
     with repository.database.reading() as reading:
         entries = tree_record(reading, TreeId(place.entry.id)).entries

@@ -71,6 +71,8 @@ class _WorkspaceType(click.ParamType[Path]):
               help="Add a value in GVariant's text format, such as KEY=\"uint32 5\".")  # fmt: skip
 @click.option("--add-detached-metadata-string", "detached", multiple=True, metavar="KEY=VALUE",
               help="Add a string that is not part of the commit's checksum.")  # fmt: skip
+@click.option("--data-version", "data_versions", multiple=True, metavar="NAME=VERSION",
+              help="What version of some data in /var the tree is made for; see 'fsview rollback --help'.")  # fmt: skip
 @click.option("--bind-ref", "bind_refs", multiple=True, metavar="REF", help="Bind this ref to the commit as well.")
 @click.option("--no-bindings", is_flag=True, help="Don't store for which ref the commit was made.")
 @click.option("--owner-uid", type=click.IntRange(0, 2**32 - 1), help="Owner of all files.")
@@ -142,6 +144,8 @@ def _message(options: dict[str, Any], parent: str | None) -> Message:
     strings = [(key, Variant("s", value)) for key, value in map(_pair, options["strings"])]
     variants = [(key, _variant(value)) for key, value in map(_pair, options["variants"])]
     detached = [(key, Variant("s", value)) for key, value in map(_pair, options["detached"])]
+    if options["data_versions"]:
+        variants.append(_data_versions(options["data_versions"]))
     body = options["body_file"].read() if options["body_file"] else options["body"]
     for what, text in (
         ("subject", options["subject"]),
@@ -154,6 +158,15 @@ def _message(options: dict[str, Any], parent: str | None) -> Message:
         (*strings, *variants), not options["no_bindings"], options["bind_refs"],
         pack_detached(tuple(detached)) if detached else None,
     )  # fmt: skip
+
+
+def _data_versions(texts: tuple[str, ...]) -> tuple[str, Variant]:
+    from tools.sysroot.data_versions import DATA_VERSIONS, DATA_VERSIONS_TYPE
+
+    versions = dict(map(_pair, texts))
+    if len(versions) < len(texts):
+        raise click.UsageError("--data-version names the same data twice")
+    return DATA_VERSIONS, Variant(DATA_VERSIONS_TYPE, sorted(versions.items()))
 
 
 def _new_parent(repository: Repository, options: dict[str, Any]) -> str | None:

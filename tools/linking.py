@@ -1,6 +1,7 @@
 """How the contents of a file get into a checkout: as a reflink, as a hard link of the loose object, or as a copy.
 
     reflink     shares the blocks until one side is written; file systems such as btrfs and XFS have it
+    neighbour   a hard link of the same file in a tree that was written before (tools/neighbours.py)
     hardlink    is the store's own file: never for empty files, nor for etc/ and var/ of a commit, which are written to;
                 only where owner, mode, mtime, size and xattrs of the loose file are those that the checkout has to have
     copy        every block checked against its XXH3
@@ -15,15 +16,18 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Final, NamedTuple
 
 from store.errors import FsviewError
+from store.listing import Entry
 from store.objects import Xattrs
 from store.repository import Repository
 from store.schema import FileRecord, Storage
+from tools.neighbours import NeighbourDirectory
 from tools.recipe import read_xattrs
 
 FICLONE: Final = 0x40049409  # linux/fs.h: _IOW(0x94, 9, int)
@@ -91,6 +95,23 @@ class Linker:
         )  # fmt: skip
         self.counts.hardlinked += linked
         return linked
+
+    def link_beside(
+        self, neighbours: Sequence[NeighbourDirectory], entry: Entry, storage: Storage, path: bytes,
+        attributes: Attributes,  directory: int,
+    ) -> bool:  # fmt: skip
+        """Make a hard link of a neighbour's file where that is wanted, allowed and possible; *path* as committed."""
+        if not neighbours or not self._hardlink or not entry.size or path.startswith(_WRITTEN_TO):
+            return False
+        if self._reflink and storage == Storage.LOOSE:
+            return False
+        owner = attributes.owner or (os.geteuid(), os.getegid())
+        for neighbour in neighbours:
+            if neighbour.has(entry, owner, attributes.mode, attributes.mtime_ns, attributes.xattrs):
+                linked = self._attempt(Link.HARDLINK, partial(neighbour.link, entry.name, directory))
+                self.counts.hardlinked += linked
+                return linked
+        return False
 
     def reflink(self, record: FileRecord, target: int) -> bool:
         """Fill the new file *target* with a loose object's blocks, if that is wanted and possible."""

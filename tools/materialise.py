@@ -9,8 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -25,6 +25,7 @@ from store.repository import Repository
 from store.schema import FileId, FileRecord, MetaId, TreeId
 from store.tree import load_listing, meta_record
 from tools.linking import Attributes, Linker
+from tools.neighbours import Neighbour, NeighbourDirectory, opened
 from tools.render import quote_path
 
 DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -34,6 +35,7 @@ _SET_ID_BITS: Final = 0o6000
 _MTIME_NS_MAX: Final = ((1 << 63) // 10**9 - 1) * 10**9  # as in the view: a commit may be of any time
 _NOBODY: Final = 2**32 - 1  # chown takes it for "leave it"
 _DEPTH_MAX: Final = 10_000
+_ACLS: Final = ("system.posix_acl_default", "system.posix_acl_access")
 
 
 @dataclass(slots=True)
@@ -50,13 +52,19 @@ class TreeWriter:
     """Writes below one destination."""
 
     def __init__(
-        self, repository: Repository, linker: Linker, user_mode: bool, shown: Path, advance: Callable[[int], object]
-    ) -> None:
-        """*user_mode* leaves out owners, xattrs, setuid and setgid; *shown* is how errors call the destination."""
+        self, repository: Repository, linker: Linker, user_mode: bool, shown: Path, advance: Callable[[int], object],
+        *, hollow: Container[bytes] = (), neighbours: Sequence[Neighbour] = (),
+    ) -> None:  # fmt: skip
+        """*user_mode* leaves out owners, xattrs, setuid and setgid; *shown* is how errors call the destination.
+
+        *hollow* are the paths of directories that are left empty; *neighbours* are trees in which the same file may be.
+        """
+        self._hollow, self._neighbours = hollow, neighbours
         self._repository, self._linker, self._user_mode = repository, linker, user_mode
         self._shown, self._advance = shown, advance
         self._zero_mtime = repository.settings.mtime == "zero"  # the root's would be the commit's time
         self._top = b""
+        self._beside: list[NeighbourDirectory] = []  # of the directory that is open
         self.done = Written()
 
     def directory(self, top: int, path: bytes, root: Entry) -> None:
@@ -86,7 +94,12 @@ class TreeWriter:
 
     def _fill(self, here: int, path: bytes, directory: Entry) -> Iterator[Entry]:
         """Write the files of a directory; return its sub-directories."""
-        with self._repository.database.reading() as reading:
+        if path in self._hollow:
+            return iter(())
+        with (
+            self._repository.database.reading() as reading,
+            opened(self._neighbours, reading, path, directory.id) as self._beside,
+        ):
             listing = load_listing(reading, TreeId(directory.id))
             _check_names(listing.names, path)
             directories = []
@@ -127,22 +140,24 @@ class TreeWriter:
             self._symlink(here, name, entry, record)
         elif stat.S_ISREG(entry.mode):
             xattrs = file_header(record).xattrs if record.has_xattrs else ()
-            self._file(reading, here, name, path, FileId(entry.id), record, self._attributes(entry, xattrs))
+            self._file(reading, here, name, path, entry, record, self._attributes(entry, xattrs))
             self.done.files += 1
             self.done.bytes += record.size
         else:
             raise CorruptionError("a listing", quote_path(path), "a file, directory or symlink", f"{entry.mode:#o}")
 
     def _file(
-        self, reading: Reading, here: int, name: bytes, path: bytes, file_id: FileId, record: FileRecord,
+        self, reading: Reading, here: int, name: bytes, path: bytes, entry: Entry, record: FileRecord,
         attributes: Attributes,
     ) -> None:  # fmt: skip
+        if self._linker.link_beside(self._beside, entry, record.storage, path, attributes, here):
+            return
         if self._linker.hardlink(record, path, attributes, name, here):
             return
         target = os.open(name, _NEW_FILE, 0o600, dir_fd=here)
         try:
             if not self._linker.reflink(record, target):
-                self._copy(reading, file_id, target)
+                self._copy(reading, FileId(entry.id), target)
                 self._linker.counts.copied += 1
             self._dress(target, attributes)
         finally:
@@ -198,6 +213,13 @@ class TreeWriter:
             where = os.fsencode(self._shown) + path[len(self._top) :]
             shown = str(self._shown) if error.errno in _FULL else os.fsdecode(where)
             raise OSError(error.errno, error.strerror, shown) from error
+
+
+def forget_acls(directory: int) -> None:
+    """Take from a new directory what its parent wants for new files: it is not what was committed."""
+    for acl in _ACLS:
+        with suppress(OSError):
+            os.removexattr(directory, acl)
 
 
 def _check_names(names: list[bytes], path: bytes) -> None:

@@ -10,7 +10,7 @@ import click
 from store.database import Reading, Writing
 from store.errors import FsviewError, NotFoundError, PrunedError
 from store.objects import Checksum
-from store.refs import check_ref_name, find_ref, list_refs, reflog, set_ref
+from store.refs import check_ref_name, find_ref, list_refs, reflog, set_ref, shown_refs
 from store.repository import Repository
 from store.revisions import TAGS, abbreviate, find_named_ref, find_place, format_time, resolve, split_path
 from store.schema import CommitNumber, ReflogRecord
@@ -145,6 +145,7 @@ Examples:
 
 \b
 A name has components of letters, digits, "_", "-" and "." joined by "/". No ref can be below another.
+Refs below fsview/sysroot/ keep what sysroots deployed; they are listed where PREFIX begins with "fsview".
 """
 
 
@@ -196,7 +197,7 @@ def refs_command(
 
 
 def _print_refs(reading: Reading, prefixes: Sequence[str], *, full: bool, revisions: bool, in_json: bool) -> None:
-    rows = [(prefix, name, record) for prefix in prefixes for name, record in list_refs(reading, prefix)]
+    rows = [(prefix, name, record) for prefix in prefixes for name, record in shown_refs(reading, prefix)]
     if in_json:
         print_json({name: _hex(reading, record.commit) for _, name, record in rows})
         return

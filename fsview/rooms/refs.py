@@ -35,7 +35,7 @@ from fsview.nodeid import (
 from fsview.rooms.room import NAME_MAX, Mine, Room
 from store.database import Reading
 from store.errors import PrunedError
-from store.refs import NAME_BYTES_MAX, find_ref
+from store.refs import NAME_BYTES_MAX, find_ref, has_shown_refs
 from store.revisions import resolve
 from store.schema import CommitNumber, RefId, RefName, RefRecord, id_key, key_id
 from store.tree import commit_record
@@ -100,7 +100,8 @@ def _children(reading: Reading, prefix: bytes) -> Iterator[Child]:
             start = prefix + remote + _BEHIND_COLON
         elif slash:
             start = prefix + name + _BEHIND_SLASH
-            yield Child(RefId(key_id(reading.need(b"refdir", prefix + name))), name, None)
+            if has_shown_refs(reading, prefix + name):
+                yield Child(RefId(key_id(reading.need(b"refdir", prefix + name))), name, None)
         else:
             start = key + b"\0"
             record = RefRecord.unpack(value)

@@ -1,0 +1,100 @@
+"""Trees that were written from commits of the same repository, and stand in the same file system.
+
+A file that has the same place and the same file object in a neighbour can be linked by its name there: also small
+contents, which are no files of the repository. It must still look as it was written (owner, mode, size, mtime, xattrs);
+what somebody wrote through a link and then set the mtime back is not noticed here, but by a verifying deployment.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Final
+
+from store.database import Reading
+from store.listing import Entry, Listing
+from store.objects import Xattrs
+from store.schema import TreeId
+from store.tree import load_listing
+from tools.recipe import read_xattrs
+
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class NeighbourDirectory:
+    """One directory of a neighbour, open."""
+
+    def __init__(self, directory: int, listing: Listing | None) -> None:
+        """*listing* is what the neighbour's directory had in it; None: the same as the new one."""
+        self._directory, self._listing = directory, listing
+        self._prefix = f"/proc/self/fd/{directory}/".encode()
+
+    def has(self, entry: Entry, owner: tuple[int, int], mode: int, mtime_ns: int, xattrs: Xattrs) -> bool:
+        """Whether the file object of *entry* is here under its name, and looks as it has to."""
+        if self._listing is not None:
+            other = self._listing.find(entry.name)
+            if other is None or other.id != entry.id or other.is_directory:
+                return False
+        try:
+            status = os.stat(entry.name, dir_fd=self._directory, follow_symlinks=False)
+            return (
+                (status.st_size, status.st_mtime_ns) == (entry.size, mtime_ns)
+                and status.st_mode == stat.S_IFREG | mode
+                and (status.st_uid, status.st_gid) == owner
+                and read_xattrs(self._prefix + entry.name) == xattrs
+            )
+        except OSError:
+            return False
+
+    def link(self, name: bytes, directory: int) -> None:
+        """Make *name* in *directory* a hard link of the file that is called so here."""
+        os.link(name, name, src_dir_fd=self._directory, dst_dir_fd=directory, follow_symlinks=False)
+
+
+class Neighbour:
+    """A tree on disk, and the root of the commit that it was written from."""
+
+    def __init__(self, path: Path, root: Entry) -> None:
+        self._path = os.fsencode(os.path.realpath(path))
+        self._directories: dict[bytes, Entry] = {b"": root}
+
+    def open(self, reading: Reading, path: bytes, tree_id: int) -> tuple[int, Listing | None] | None:
+        """Return a descriptor of the directory *path* and what was written there (None: the dirtree *tree_id*)."""
+        entry = self._directories.pop(path, None)
+        if entry is None:
+            return None
+        listing = load_listing(reading, TreeId(entry.id))
+        for child in listing:
+            if child.is_directory:
+                self._directories[path + b"/" + child.name] = child
+        descriptor = self._descriptor(path)
+        return None if descriptor is None else (descriptor, listing if entry.id != tree_id else None)
+
+    def _descriptor(self, path: bytes) -> int | None:
+        """Open a directory, but not through a symlink that somebody put on the way to it."""
+        try:
+            descriptor = os.open(self._path + path, _DIRECTORY)
+        except OSError:
+            return None
+        if os.readlink(f"/proc/self/fd/{descriptor}".encode()) != self._path + path:
+            os.close(descriptor)
+            return None
+        return descriptor
+
+
+@contextmanager
+def opened(
+    neighbours: Sequence[Neighbour], reading: Reading, path: bytes, tree_id: int
+) -> Iterator[list[NeighbourDirectory]]:
+    """Yield the directories *path* of those neighbours that have it."""
+    with ExitStack() as stack:
+        directories = []
+        for neighbour in neighbours:
+            found = neighbour.open(reading, path, tree_id)
+            if found is not None:
+                stack.callback(os.close, found[0])
+                directories.append(NeighbourDirectory(*found))
+        yield directories
