@@ -15,6 +15,7 @@ from types import FrameType
 
 from tests.bench.bench import Bench
 from tests.bench.commits import commits
+from tests.bench.deployments import deployments
 from tests.bench.diffs import FEW_CHANGES, NOT_SLOWER, copy_with_changes, diffs
 from tests.bench.growth_rows import COMMITS, large_tree, many_commits
 from tests.bench.memory import memory
@@ -104,6 +105,11 @@ def _run(bench: Bench, trees: Path, *, quick: bool) -> None:
             with copy_with_changes(tree, bench.work) as changed:
                 diffs(bench, tree, changed, FEW_CHANGES if tree == large else NOT_SLOWER)
         memory(bench, tree)
+    if small.is_dir() and (trees / _OTHER_RELEASES[0]).is_dir():
+        deployments(bench, small, trees / _OTHER_RELEASES[0])
+    if large in walked and bench.results.wants(f"deploy, {large.name}"):
+        with copy_with_changes(large, bench.work) as changed:
+            deployments(bench, large, changed)
     large_tree(bench)
     many_commits(bench, COMMITS[:1] if quick else COMMITS)
 
