@@ -1,0 +1,69 @@
+"""What the admin changed in an /etc, against the pristine copy of what was deployed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from tools.sysroot.etc_tree import Node, has_same_content, top
+
+
+class Kind(StrEnum):
+    """What became of a path, by the letters of `ostree admin config-diff`."""
+
+    MODIFIED = "M"
+    ADDED = "A"
+    DELETED = "D"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One path, relative to etc. Below an added directory each path is a change, below a deleted one none is."""
+
+    path: bytes
+    kind: Kind
+
+
+def find_changes(pristine: Path, admin: Path) -> list[Change]:
+    """Return what differs in *admin* from *pristine*: contents, modes, owners, xattrs; sorted by path.
+
+    Raises:
+        SysrootError: one of them is no directory.
+    """
+    return list(_changes(b"", top(pristine), top(admin), settled_ns(pristine)))
+
+
+def settled_ns(pristine: Path) -> int:
+    """Return the time before which nobody could edit the etc that was deployed with *pristine*.
+
+    It got its name after that etc was complete, and a rename sets the ctime.
+    """
+    return os.lstat(pristine).st_ctime_ns
+
+
+def _changes(path: bytes, old: Node, new: Node, settled: int) -> Iterator[Change]:
+    before, after = old.children(), new.children()
+    for name in sorted(before.keys() | after.keys()):
+        yield from _change(path + name, before.get(name), after.get(name), settled)
+
+
+def _change(path: bytes, old: Node | None, new: Node | None, settled: int) -> Iterator[Change]:
+    if new is None:
+        yield Change(path, Kind.DELETED)
+        return
+    if old is None:
+        yield Change(path, Kind.ADDED)
+    elif not has_same_content(old, new, settled) or old.attributes != new.attributes:
+        yield Change(path, Kind.MODIFIED)
+    if new.is_directory:
+        if old is not None and old.is_directory:
+            yield from _changes(path + b"/", old, new, settled)
+        else:
+            yield from (
+                change
+                for name, child in sorted(new.children().items())
+                for change in _change(path + b"/" + name, None, child, settled)
+            )

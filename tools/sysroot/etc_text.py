@@ -1,0 +1,36 @@
+"""Three versions of a text, merged line by line by `git merge-file`, where their changes don't overlap."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import Final
+
+from store.errors import SysrootError
+from tools.sysroot.etc_tree import Node
+
+_TEXT_BYTES_MAX: Final = 1 << 24
+
+
+def merge_text(old: Node, own: Node, new: Node) -> bytes | None:
+    """Return the merged text; None if changes overlap, or if this is no text.
+
+    Raises:
+        SysrootError: there is no git.
+    """
+    sides = (own, old, new)
+    if not all(node.is_file and node.status.st_size <= _TEXT_BYTES_MAX for node in sides):
+        return None
+    files = []
+    try:
+        files = [node.open() for node in sides]
+        names = [f"/proc/self/fd/{file}" for file in files]
+        done = subprocess.run(["git", "merge-file", "-p", *names], pass_fds=files, capture_output=True, check=False)
+    except FileNotFoundError as error:
+        if error.filename != "git":
+            raise
+        raise SysrootError("git is missing, which merges texts; install it, or leave out --merge=text") from error
+    finally:
+        for file in files:
+            os.close(file)
+    return done.stdout if done.returncode == 0 else None  # else the number of overlaps, or 255 for binary files

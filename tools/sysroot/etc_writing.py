@@ -1,0 +1,149 @@
+"""How the merge of /etc changes its target: a copy of the new release's etc, which nobody uses yet."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from typing import Final
+
+from store.errors import ConflictError
+from tools.render import quote_path
+from tools.sysroot.etc_tree import PIECE_BYTES, Attributes, Node, look
+
+SUFFIX: Final = b".fsview-new"
+_NAME_BYTES_MAX: Final = 255
+_STEP_NS: Final = 10**9
+
+
+class Target:
+    """The directory that is merged into; with no *path*, only what would happen is found out."""
+
+    def __init__(self, path: bytes | None) -> None:
+        self._path, self._owns = path, os.geteuid() == 0
+        self._late: list[tuple[bytes, Attributes]] = []
+
+    def remove(self, name: bytes) -> None:
+        """Remove a path, and what is below it."""
+        if self._path is None:
+            return
+        at = self._at(name)
+        found = look(at)
+        if found is not None and found.is_directory:
+            shutil.rmtree(at)
+        elif found is not None:
+            os.unlink(at)
+
+    def set_aside(self, name: bytes, taken: set[bytes]) -> bytes:
+        """Rename what the new release has at *name*; return where to. *taken*: names that others will have."""
+        beside = free_name(name, taken)
+        if self._path is not None:
+            os.rename(self._at(name), self._at(beside))
+        return beside
+
+    def copy_aside(self, name: bytes, new: Node, taken: set[bytes]) -> bytes:
+        """Put the new release's file beside *name*, where something else will be; return where."""
+        beside = free_name(name, taken)
+        self.put(beside, new, new.attributes)
+        return beside
+
+    def put(self, name: bytes, node: Node, attributes: Attributes, shown: Node | None = None) -> None:
+        """Write a copy of the file, symlink or directory *node* (without children) to *name*.
+
+        *shown* is what the new release has there: where only the bytes differ, the mtime is made to differ as well.
+        """
+        if self._path is None:
+            return
+        at = self._at(name)
+        if node.is_directory:
+            self.remove(name)
+            os.mkdir(at, 0o700)
+            self.dress(name, attributes)
+            return
+        self.remove(name)
+        if stat.S_ISLNK(node.status.st_mode):
+            os.symlink(os.readlink(node.path), at)
+        else:
+            _copy(node, at)
+        self._set(at, attributes)
+        times = node.status.st_mtime_ns
+        if shown is not None and (shown.status.st_size, shown.status.st_mtime_ns) == (node.status.st_size, times):
+            times += _STEP_NS  # or nobody who goes by size and time, etc_changes.py neither, would see that it differs
+        os.utime(at, ns=(times, times), follow_symlinks=False)
+
+    def write(self, name: bytes, data: bytes, attributes: Attributes) -> None:
+        """Write a file that was merged from several."""
+        if self._path is None:
+            return
+        self.remove(name)
+        at = self._at(name)
+        file = os.open(at, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with open(file, "wb") as stream:
+            stream.write(data)
+        self._set(at, attributes)
+
+    def dress(self, name: bytes, attributes: Attributes) -> None:
+        """Give a path attributes; a directory gets them at the end, for its mode may forbid to write in it."""
+        if self._path is None:
+            return
+        at = self._at(name)
+        if stat.S_ISDIR(os.lstat(at).st_mode):
+            self._late.append((at, attributes))
+        else:
+            self._set(at, attributes)
+
+    def finish(self) -> None:
+        """Do what was put off."""
+        for at, attributes in reversed(self._late):
+            if look(at) is not None:
+                self._set(at, attributes)
+        self._late.clear()
+
+    def _at(self, name: bytes) -> bytes:
+        assert self._path is not None
+        return os.path.join(self._path, name) if name else self._path
+
+    def _set(self, at: bytes, wanted: Attributes) -> None:
+        node = look(at)
+        assert node is not None
+        if self._owns and node.attributes.owner != wanted.owner:
+            os.chown(at, *wanted.owner, follow_symlinks=False)
+        have, want = dict(node.xattrs), dict(wanted.xattrs)
+        for key in have.keys() - want.keys():
+            os.removexattr(at, key, follow_symlinks=False)
+        for key, value in want.items():
+            if have.get(key) != value and (self._owns or key.startswith(b"user.")):
+                os.setxattr(at, key, value, follow_symlinks=False)
+        if wanted.mode:  # after the owner, as chown drops setuid; a symlink has none
+            os.chmod(at, wanted.mode)
+
+
+def free_name(name: bytes, taken: set[bytes]) -> bytes:
+    """Return a name beside *name*, of at most 255 bytes, that is none of *taken*."""
+    directory, slash, last = name.rpartition(b"/")
+    number = 1
+    while True:
+        suffix = SUFFIX if number == 1 else SUFFIX + b".%d" % number
+        found = last[: _NAME_BYTES_MAX - len(suffix)] + suffix
+        if found not in taken:
+            return directory + slash + found
+        number += 1
+
+
+def _copy(node: Node, at: bytes) -> None:
+    """Copy a file's bytes.
+
+    Raises:
+        ConflictError: it changed meanwhile.
+    """
+    source = node.open()
+    try:
+        target = os.open(at, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with open(target, "wb") as stream:
+            while piece := os.read(source, PIECE_BYTES):
+                stream.write(piece)
+        now, seen = os.fstat(source), node.status
+        if (now.st_ino, now.st_size, now.st_mtime_ns) != (seen.st_ino, seen.st_size, seen.st_mtime_ns):
+            raise ConflictError(f"{quote_path(node.path)} changed while it was merged; try again")
+    finally:
+        os.close(source)
