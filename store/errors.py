@@ -11,7 +11,8 @@
     ├── SysrootError                exit 15  EIO      a sysroot that is not as it should be, or refuses a change
     ├── SourceError                 exit 16  EIO      the tree to be committed can't be read or recorded
     ├── MountError                  exit 17  EIO      a view can't be mounted or unmounted
-    └── SandboxError                exit 18  EIO      a command can't be run inside a tree
+    ├── SandboxError                exit 18  EIO      a command can't be run inside a tree
+    └── UntrustedError              exit 19  EIO      a commit that nobody signed who is trusted
 
 One class for each decision that a caller can take. The text says what, where and what would mend it.
 `exit_status` is the process's, `errno` the one a FUSE request gets. OSError passes as it is, with its path;
@@ -102,3 +103,9 @@ class SandboxError(FsviewError):
     """A command can't be run inside a tree; it was not started."""
 
     exit_status = 18
+
+
+class UntrustedError(FsviewError):
+    """A commit that must be certified, and is not: no signature by a trusted key that is valid."""
+
+    exit_status = 19

@@ -19,7 +19,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 ROOMS = {  # room: (rooms it may use, third-party modules it may use)
     "store": ({"store"}, {"lmdb", "pyroaring", "xxhash"}),
     "fsview": ({"fsview", "store"}, {"pyfuse3", "trio", "xxhash"}),
-    "tools": ({"tools", "fsview", "store"}, {"click", "packaging", "pathspec", "tomli_w", "tqdm"}),
+    "tools": ({"tools", "fsview", "store"}, {"click", "cryptography", "packaging", "pathspec", "tomli_w", "tqdm"}),
 }
 ONLY_IN = {  # third-party module: the only files that may import it
     "pyfuse3": {"fsview/connection.py", "fsview/operations.py", "fsview/server.py", "fsview/waiting.py"},
