@@ -53,6 +53,8 @@ COMMANDS: Final = {  # name: (module:attribute, what it does)
     "mounts": ("tools.mounts:mounts_command", "List what is mounted, and who serves it."),
     "workspace": ("tools.workspace:workspace_command", "Make a writable tree on top of a commit."),
     "run": ("tools.run:run_command", "Run a command inside a commit or a deployment."),
+    "certify": ("tools.signing.commands:certify_command", "Sign a commit."),
+    "verify": ("tools.signing.commands:verify_command", "Say who signed a commit."),
     "prune": ("tools.prune:prune_command", "Delete commits that nobody wants, and what only they held."),
     "fsck": ("tools.fsck:fsck_command", "Check everything that is stored."),
     "debug": ("tools.debug:debug_command", "Print any record, node number or object as text."),

@@ -20,7 +20,18 @@ from tests.running import RunFsview
 from tools import cli
 from tools.cli import COMMANDS
 
-HEAVY = ("trio", "pyfuse3", "tqdm", "pathspec", "multiprocessing", "asyncio", "importlib.metadata", "difflib", "email")
+HEAVY = (
+    "cryptography",
+    "trio",
+    "pyfuse3",
+    "tqdm",
+    "pathspec",
+    "multiprocessing",
+    "asyncio",
+    "importlib.metadata",
+    "difflib",
+    "email",
+)
 
 
 def test_init_makes_a_repository_once(fsview: Fsview, tmp_path: Path) -> None:

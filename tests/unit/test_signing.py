@@ -19,6 +19,7 @@ from store.gvariant import Variant
 from store.objects import Metadata, pack_detached, unpack_detached
 from tools.signing import TrustedKeys, Verdict, judge, require_certified
 from tools.signing.ed25519 import PublicKey, SecretKey
+from tools.signing.secrets import load_secret_key
 from tools.signing.stored import ED25519, with_signature, without_signatures
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
@@ -219,3 +220,22 @@ def _file(directory: Path, name: str, text: str) -> Path:
     path = directory / name
     path.write_text(text)
     return path
+
+
+_MADE_BY_OSTREE: dict[str, str] = json.loads((GOLDEN / "ed25519.json").read_text())
+
+
+def test_an_ed25519_signature_made_by_ostree(tmp_path: Path) -> None:
+    raw, meta = (bytes.fromhex(_MADE_BY_OSTREE[name]) for name in ("commit_hex", "commitmeta_hex"))
+    trusted = TrustedKeys.load([_file(tmp_path, "key", _MADE_BY_OSTREE["public_key"] + "\n")])
+    assert [one.is_trusted for one in require_certified(_MADE_BY_OSTREE["commit"], raw, meta, trusted)] == [True]
+    with pytest.raises(UntrustedError, match="by another key, or of another commit"):
+        require_certified(_MADE_BY_OSTREE["commit"], raw, meta, OF_ALICE)
+
+
+def test_the_same_key_signs_as_ostree_does_bit_for_bit(tmp_path: Path) -> None:
+    raw, meta = (bytes.fromhex(_MADE_BY_OSTREE[name]) for name in ("commit_hex", "commitmeta_hex"))
+    path = _file(tmp_path, "secret", _MADE_BY_OSTREE["secret_key"])
+    path.chmod(0o600)
+    ours = with_signature((), load_secret_key(path, lambda path: ""), sha256(raw).digest(), raw)
+    assert pack_detached(_bare(ours)) == meta
