@@ -8,14 +8,19 @@ import subprocess
 import sys
 from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from store.content import file_record
 from store.database import Writing
+from store.listing import pack_listing
 from store.objects import ObjectType
 from store.repository import Repository
-from store.schema import key_id
+from store.revisions import find_place
+from store.schema import FileId, TreeId, id_key, key_id
+from store.tree import load_listing
 from tests.checking import assert_sound
 from tests.cli.conftest import Fsview, Releases
 from tests.running import RunFsview, clean_environment
@@ -193,6 +198,32 @@ def test_records_that_were_forged(fsview: Fsview, own_releases: Releases, key: P
     with Repository.open(own_releases.repo) as repository:
         _forge(repository, how)
     assert "error: " in fsview("verify", "rel", "--tree", "--trusted", _pub(key), status=12).stderr
+
+
+@pytest.mark.unchecked
+def test_a_name_that_leads_to_another_file_wherever_it_is_recorded(
+    fsview: Fsview, own_releases: Releases, key: Path
+) -> None:
+    fsview("certify", "rel", "--key", key)
+    with Repository.open(own_releases.repo) as repository:
+        with repository.database.reading() as reading:
+            tree_id = find_place(reading, "rel:/etc", now_s=0).entry.id
+            entries = list(load_listing(reading, TreeId(tree_id)))
+            motd, passwd = (next(one for one in entries if one.name == name) for name in (b"motd", b"passwd"))
+            checksum = file_record(reading, FileId(motd.id)).checksum
+        rows = [replace(passwd, name=b"motd") if one == motd else one for one in entries]
+        listing = pack_listing(
+            (one.name, one.id, 0, one.mode, one.uid, one.gid, one.size, one.mtime_ns, 0, 0) for one in rows
+        )
+
+        def body(writing: Writing) -> None:
+            writing.put(b"object", bytes((ObjectType.FILE,)) + checksum, id_key(passwd.id))
+            writing.put(b"listing", id_key(tree_id), listing)
+
+        repository.database.write(body)
+    assert fsview("cat", "rel:/etc/motd").stdout == fsview("cat", "rel:/etc/passwd").stdout
+    told = fsview("verify", "rel", "--tree", "--trusted", _pub(key), status=12).stderr
+    assert f"file object {checksum.hex()} is not here" in told
 
 
 def _forge(repository: Repository, how: str) -> None:

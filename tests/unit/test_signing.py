@@ -239,3 +239,38 @@ def test_the_same_key_signs_as_ostree_does_bit_for_bit(tmp_path: Path) -> None:
     path.chmod(0o600)
     ours = with_signature((), load_secret_key(path, lambda path: ""), sha256(raw).digest(), raw)
     assert pack_detached(_bare(ours)) == meta
+
+
+_GPG: dict[str, Any] = json.loads((GOLDEN / "gpg.json").read_text())["cases"]
+
+
+def _gpg_verdict(signature: bytes, keyring: str) -> Verdict:
+    trusted = TrustedKeys((), (bytes.fromhex(keyring),))
+    (verdict,) = judge(ONE, pack_detached((("ostree.gpgsigs", Variant("aay", [signature])),)), trusted)
+    return verdict
+
+
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [
+        ("EXPKEYSIG", "is by a key that has expired"),
+        ("EXPSIG", "of Brief <brief@example.org> .* has expired"),
+        ("REVKEYSIG", "is by a key that was revoked"),
+    ],
+)
+def test_what_gpgv_accepts_and_we_do_not(case: str, words: str) -> None:
+    verdict = _gpg_verdict(bytes.fromhex(_GPG[case]["signature_hex"]), _GPG[case]["keyring_hex"])
+    assert not verdict.is_valid and re.search(words, verdict.text)
+
+
+def test_one_element_with_several_gpg_signatures_needs_all_of_them() -> None:
+    good, old = (bytes.fromhex(_GPG[case]["signature_hex"]) for case in ("good", "EXPKEYSIG"))
+    assert _gpg_verdict(good, _GPG["good"]["keyring_hex"]).is_valid
+    assert not _gpg_verdict(good + old, _GPG["good"]["keyring_hex"]).is_valid
+    assert not _gpg_verdict(good + old, _GPG["good"]["keyring_hex"] + _GPG["EXPKEYSIG"]["keyring_hex"]).is_valid
+
+
+@pytest.mark.parametrize("junk", [b"", b"junk", b"\x88\x75\x04"])
+def test_gpg_signatures_that_are_none(junk: bytes) -> None:
+    verdict = _gpg_verdict(junk, _GPG["good"]["keyring_hex"])
+    assert not verdict.is_valid and "can't be read" in verdict.text
