@@ -25,7 +25,7 @@ from tools.cli import named_repository
 from tools.render import count_text, print_json, size_text
 
 _PACKAGE: Final = "Python package "
-_PACKAGES: Final = ("click", "lmdb", "packaging", "pathspec", "pyfuse3", "tqdm", "trio", "xxhash")
+_PACKAGES: Final = ("click", "cryptography", "lmdb", "packaging", "pathspec", "pyfuse3", "tqdm", "trio", "xxhash")
 _CAP_SYS_ADMIN: Final = 21
 _NAMED_MAX: Final = 20
 _ROOM_BYTES: Final = 1 << 30
@@ -70,6 +70,7 @@ def examine_machine(machine: Machine) -> Iterator[Diagnosis]:
     yield _others(machine)
     yield _diff(machine)
     yield _bubblewrap(machine)
+    yield _gpgv(machine)
     yield from map(_package, _PACKAGES)
 
 
@@ -141,6 +142,12 @@ def _bubblewrap(machine: Machine) -> Diagnosis:
     if shutil.which("bwrap", path=machine.search_path):
         return Diagnosis(State.FINE, "bwrap", "it is there")
     return Diagnosis(State.HINT, "bwrap", "it is missing: no 'fsview run'", "apt install bubblewrap")
+
+
+def _gpgv(machine: Machine) -> Diagnosis:
+    if shutil.which("gpgv", path=machine.search_path):
+        return Diagnosis(State.FINE, "gpgv", "it is there")
+    return Diagnosis(State.HINT, "gpgv", "it is missing: 'fsview verify' knows no GPG signatures", "apt install gpgv")
 
 
 def _package(name: str) -> Diagnosis:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import stat
 import time
+from typing import Final
 
 import click
 
 from store.commit_facts import commit_json, detached_metadata, refs_at
 from store.database import Reading
 from store.errors import NotFoundError
+from store.gvariant import Variant
 from store.gvariant_text import format_text
 from store.objects import Commit
 from store.repository import Repository
@@ -21,6 +23,8 @@ from tools.facts import facts_json, load_facts
 from tools.log import heading, message
 from tools.ls import xattrs_text
 from tools.render import count_text, print_json, printable, quote_path
+
+_SIGNATURES: Final = {"ostree.sign.ed25519": "aay", "ostree.gpgsigs": "aay", "fsview.sign.made": "a(ayay)"}
 
 
 def commit_lines(reading: Reading, number: CommitNumber) -> list[str]:
@@ -34,8 +38,15 @@ def commit_lines(reading: Reading, number: CommitNumber) -> list[str]:
     lines += [f"Refs:  {' '.join(refs)}"] if refs else []
     for title, metadata in (("Metadata", commit.metadata), ("Detached metadata", detached_metadata(reading, number))):
         lines += [f"{title}:"] if metadata else []
-        lines += [f"    {printable(key)}: {printable(format_text(value))}" for key, value in metadata]
+        lines += [f"    {printable(key)}: {printable(_value_text(key, value))}" for key, value in metadata]
     return [*lines, *message(commit)]
+
+
+def _value_text(key: str, value: Variant) -> str:
+    """Return a value in GVariant's text form; signatures, whose bytes tell nobody anything, are counted."""
+    if key in _SIGNATURES and value.signature == _SIGNATURES[key]:
+        return f"{count_text(len(value.value), 'signature')}; 'fsview verify' says by whom"
+    return format_text(value)
 
 
 def object_lines(reading: Reading, place: Place) -> list[str]:

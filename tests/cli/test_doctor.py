@@ -26,7 +26,7 @@ def machine(tmp_path: Path) -> Machine:
     """Return a machine that has everything."""
     programs = tmp_path / "bin"
     programs.mkdir()
-    for name in ("bwrap", "diff", "fusermount3"):
+    for name in ("bwrap", "diff", "fusermount3", "gpgv"):
         (programs / name).write_text("#!/bin/sh\n")
         (programs / name).chmod(0o4755)
     (tmp_path / "fuse").touch()
@@ -67,6 +67,14 @@ def test_without_the_module(machine: Machine) -> None:
 def test_root_without_the_capability(machine: Machine) -> None:
     machine.status.write_text("CapEff:\t00000000a80425fb\n")  # a container's
     assert "--cap-add SYS_ADMIN" in _lack(replace(machine, is_root=True)).mend
+
+
+@needs_root
+@pytest.mark.parametrize(("name", "package"), [("bwrap", "bubblewrap"), ("gpgv", "gpgv")])
+def test_without_what_one_command_needs(machine: Machine, name: str, package: str) -> None:
+    (Path(str(machine.search_path)) / name).unlink()
+    (found,) = _lacks(machine)
+    assert found.state == State.HINT and found.mend == f"apt install {package}"
 
 
 def test_without_the_helper_only_root_mounts(machine: Machine) -> None:
