@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from base64 import b64encode
@@ -255,6 +256,34 @@ def test_many_certify_at_once_beside_prunes_and_commits(
     trusted = [part for key in keys for part in ("--trusted", _pub(key))]
     found = json.loads(fsview("verify", "--json", "rel", "--tree", *trusted).stdout)
     assert sorted(one["name"] for one in found["signatures"]) == [f"key{number} key" for number in range(4)]
+
+
+_KILLED = """
+import os, signal, sys
+from store.database import Writing
+from tools.cli import run
+
+put = Writing.put
+def put_and_die(*arguments, **options):
+    put(*arguments, **options)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+Writing.put = put_and_die
+run(sys.argv[1:])
+"""
+
+
+def test_killed_before_the_atomic_step_nothing_changed(
+    fsview: Fsview, own_releases: Releases, tmp_path: Path, key: Path, other: Path
+) -> None:
+    fsview("certify", "rel", "--key", key)
+    before = fsview("show", "--json", "rel").stdout
+    command = [sys.executable, "-P", "-c", _KILLED, "certify", "rel", "--key", str(other)]
+    environment = clean_environment(tmp_path) | {"FSVIEW_REPO": str(own_releases.repo)}
+    assert subprocess.run(command, env=environment, timeout=SHORT_S).returncode == -signal.SIGKILL
+    assert fsview("show", "--json", "rel").stdout == before
+    fsview("certify", "rel", "--key", other)
+    assert len(json.loads(fsview("verify", "--json", "rel", status=1).stdout)["signatures"]) == 2
 
 
 def test_a_pruned_commit_takes_its_signatures_along(fsview: Fsview, own_releases: Releases, key: Path) -> None:
