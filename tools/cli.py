@@ -52,6 +52,18 @@ COMMANDS: Final = {  # name: (module:attribute, what it does)
     "umount": ("tools.mount:umount_command", "End a mount."),
     "mounts": ("tools.mounts:mounts_command", "List what is mounted, and who serves it."),
     "workspace": ("tools.workspace:workspace_command", "Make a writable tree on top of a commit."),
+    "sysroot": ("tools.sysroot.setup:sysroot_command", "Make a directory for deployments."),
+    "os-init": ("tools.sysroot.setup:os_init_command", "Make a stateroot: a line of deployments with one /var."),
+    "deploy": ("tools.sysroot.verbs:deploy_command", "Write a tree to a sysroot, and make it current."),
+    "switch": ("tools.sysroot.verbs:switch_command", "Make another ref current."),
+    "upgrade": ("tools.sysroot.verbs:upgrade_command", "Deploy what the current ref has become."),
+    "rollback": ("tools.sysroot.rollback:rollback_command", "Go back to an earlier deployment."),
+    "status": ("tools.sysroot.status:status_command", "Show what is deployed, and what 'upgrade' would bring."),
+    "pin": ("tools.sysroot.manage:pin_command", "Keep a generation from being cleaned up."),
+    "unpin": ("tools.sysroot.manage:unpin_command", "Let a generation be cleaned up again."),
+    "undeploy": ("tools.sysroot.manage:undeploy_command", "Remove generations."),
+    "cleanup": ("tools.sysroot.manage:cleanup_command", "Remove old generations."),
+    "etc-diff": ("tools.sysroot.etc_diff:etc_diff_command", "Show what was changed in /etc since it was deployed."),
     "run": ("tools.run:run_command", "Run a command inside a commit or a deployment."),
     "certify": ("tools.signing.commands:certify_command", "Sign a commit."),
     "verify": ("tools.signing.commands:verify_command", "Say who signed a commit."),
@@ -287,12 +299,12 @@ class RefType(click.ParamType[str]):
         from click.shell_completion import CompletionItem
 
         try:
-            from store.refs import list_refs
+            from store.refs import shown_refs
             from store.repository import Repository
 
             where = find_repository(named_repository(ctx))
             with Repository.open(where) as repository, repository.database.reading() as reading:
-                names = [name for name, _ in list_refs(reading)]
+                names = [name for name, _ in shown_refs(reading, incomplete.partition("/")[0])]
         except (FsviewError, OSError):
             return []
         return [CompletionItem(name) for name in names if name.startswith(incomplete)]

@@ -1,0 +1,306 @@
+"""deploy, switch, upgrade, rollback: what is current, and what each of them leaves alone."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import MountView
+from tests.snapshots import assert_same_tree, snapshot
+from tests.sysroot.rig import Machine, release
+from tests.trees import Directory, File
+
+
+@pytest.fixture
+def two(machine: Machine) -> Machine:
+    """Return a machine with the refs a and b; a is deployed."""
+    machine.commit("os/a", release("1", {}))
+    machine.commit("os/b", release("2", {"new": b"new"}), second=10)
+    machine.run("deploy", "os/a")
+    return machine
+
+
+def test_a_deployment_is_the_commit_but_for_var(machine: Machine) -> None:
+    checksum = machine.commit("os/a", release("1", {}))
+    said = machine.json("deploy", "os/a")
+    assert (said["generation"], said["ref"], said["commit"]) == (1, "os/a", checksum)
+    assert said["root"] == str(machine.stateroot / "deployments" / f"{checksum}.0")
+    machine.fsview("checkout", "--repo", machine.repository, "os/a", machine.where / "checkout")
+    expected = {
+        name: node for name, node in snapshot(machine.where / "checkout").items() if not name.startswith(b"var/")
+    }
+    assert_same_tree(expected, snapshot(machine.root.resolve()), mtimes=True)
+    assert_same_tree(machine.where / "checkout" / "var", machine.var, mtimes=True)
+    assert_same_tree(machine.where / "checkout" / "etc", machine.stateroot / f"deployments/{checksum}.0.etc-pristine")
+
+
+def test_files_are_linked_but_not_those_that_are_written_to(two: Machine) -> None:
+    first = two.root.resolve()
+    two.run("deploy", "os/a")
+    second = two.root.resolve()
+    assert first != second
+    for name, is_same in {
+        "usr/bin/same": True,
+        "usr/lib/large": True,
+        "usr/lib/empty": False,
+        "etc/hosts": False,
+    }.items():
+        assert (first / name).samefile(second / name) is is_same, name
+    assert_same_tree(first, second, mtimes=True)
+
+
+def test_a_file_that_was_changed_in_a_deployment_is_not_linked(two: Machine) -> None:
+    first = two.root.resolve()
+    (first / "usr/bin/same").write_bytes(b"SAME\n")
+    os.setxattr(first / "usr/lib/own", "user.note", b"x")
+    two.run("deploy", "os/a")
+    assert (two.root / "usr/bin/same").read_bytes() == b"same\n"
+    assert os.listxattr(two.root / "usr/lib/own") == []
+
+
+def test_a_symlink_in_the_way_to_a_neighbours_directory_is_not_followed(two: Machine, tmp_path: Path) -> None:
+    first = two.root.resolve()
+    (first / "usr/bin").rename(tmp_path / "elsewhere")
+    (first / "usr/bin").symlink_to(tmp_path / "elsewhere")
+    two.run("deploy", "os/a")
+    assert not (two.root / "usr/bin/same").samefile(tmp_path / "elsewhere" / "same")
+
+
+def test_the_whole_way_there_and_back(two: Machine) -> None:
+    (two.root / "etc/hosts").write_text("127.0.0.1 mine\n")
+    (two.root / "etc/added").write_text("added")
+    (two.root / "etc/gone").unlink()
+    (two.var / "lib/data").write_text("data")
+    assert two.run("etc-diff").stdout == "A    added\nD    gone\nM    hosts\n"
+    two.run("switch", "os/b")
+    assert (two.root / "usr/lib/own").read_text() == "lib 2"
+    assert (two.root / "etc/hosts").read_text() == "127.0.0.1 mine\n"
+    assert sorted(os.listdir(two.root / "etc")) == ["added", "hosts", "new", "version"]
+    (two.root / "etc/later").write_text("later")
+    two.run("rollback")
+    assert (two.root / "usr/lib/own").read_text() == "lib 1"
+    assert sorted(os.listdir(two.root / "etc")) == ["added", "hosts", "version"]
+    two.run("rollback")
+    assert sorted(os.listdir(two.root / "etc")) == ["added", "hosts", "later", "new", "version"]
+    assert sorted(os.listdir(two.var / "lib")) == ["data", "seed"]
+    status = two.status()
+    assert [one["verb"] for one in status["generations"]] == ["rollback", "rollback", "switch", "deploy"]
+    assert [one["generation"] for one in status["generations"]] == [4, 3, 2, 1]
+    assert status["generations"][0]["deployment"] == status["generations"][2]["deployment"]
+
+
+def test_upgrade_follows_the_ref(two: Machine) -> None:
+    assert two.json("upgrade")["changed"] is False
+    assert "no update: os/a is at" in two.run("upgrade").stderr
+    head = two.commit("os/a", release("3", {}), second=20)
+    assert two.status()["upgrade"]["commit"] == head
+    assert two.json("upgrade")["commit"] == head
+    assert two.status()["upgrade"] is None
+
+
+def test_upgrade_does_not_go_back_in_time(two: Machine) -> None:
+    old = two.commit("os/a", release("0", {}), second=-20)
+    assert two.status()["upgrade"]["older"] is True
+    before = two.state()
+    assert "--allow-downgrade" in two.run("upgrade", status=15).stderr
+    assert two.state() == before
+    assert two.json("upgrade", "--allow-downgrade")["commit"] == old
+
+
+def test_upgrade_after_a_deployment_without_a_ref(two: Machine) -> None:
+    two.run("deploy", two.status()["generations"][0]["commit"])
+    assert "follows no ref" in two.run("upgrade", status=15).stderr
+    assert two.status()["upgrade"]["unknown"] == "no ref is followed"
+
+
+def test_a_path_in_a_view_is_followed_as_its_ref(machine: Machine, mount_view: MountView) -> None:
+    machine.commit("debian/12", release("1", {}))
+    view = mount_view(machine.repository)
+    assert machine.json("deploy", f"{view}/refs/debian/12/")["ref"] == "debian/12"
+    assert machine.json("deploy", f"{view}/commits/{machine.status()['generations'][0]['commit']}")["ref"] is None
+    said = machine.run("deploy", f"{view}/refs/debian/12/usr", status=2).stderr
+    assert "a part of a commit" in said
+    assert os.listdir(view / "refs") == ["debian"]  # the refs of the sysroot are not listed there
+    assert machine.fsview("refs", repo=machine.repository).stdout == "debian/12\n"
+
+
+def test_switching_back_takes_the_deployment_that_is_there(two: Machine) -> None:
+    first = two.root.resolve()
+    two.run("switch", "os/b")
+    assert two.json("switch", "os/a")["reused"] is True
+    assert two.root.resolve() == first
+    (two.root / "etc/added").write_text("x")
+    assert two.json("switch", "os/b")["reused"] is False
+    assert (two.root / "etc/added").exists()
+    assert two.json("switch", "os/b")["changed"] is False
+
+
+def test_a_dry_run_changes_nothing(two: Machine) -> None:
+    (two.root / "etc/version").write_text("mine")
+    two.commit("os/a", release("3", {}), second=20)
+    before = two.state(), snapshot(two.path / "deploy")
+    for verb in (["deploy", "os/b"], ["switch", "os/b"], ["upgrade"]):
+        said = two.json(*verb, "--dry-run")
+        assert said["dry_run"] is True and said["conflicts"] == ["version"]
+        assert "1 conflict" in two.run(*verb, "--dry-run").stdout
+    two.run("cleanup", "--dry-run")
+    assert (two.state(), snapshot(two.path / "deploy")) == before
+
+
+def test_a_conflict_is_listed_and_strict_refuses_it(two: Machine) -> None:
+    (two.root / "etc/version").write_text("mine")
+    before = two.state()
+    assert "version" in two.run("switch", "--strict", "os/b", status=15).stderr
+    assert two.state() == before
+    assert [one["path"] for one in two.json("switch", "os/b")["etc"]["conflicts"]] == ["version"]
+    assert (two.root / "etc/version").read_text() == "mine"
+    assert (two.root / "etc/version.fsview-new").read_text() == "2"
+    assert two.status()["generations"][0]["conflicts"] == 1
+
+
+def test_no_merge_takes_etc_as_it_was_committed(two: Machine) -> None:
+    (two.root / "etc/added").write_text("x")
+    two.run("switch", "--no-merge", "os/b")
+    assert not (two.root / "etc/added").exists()
+
+
+@pytest.mark.parametrize("before", ["etc", "usr/etc", "none"])
+@pytest.mark.parametrize("after", ["etc", "usr/etc", "none"])
+def test_etc_wherever_a_tree_has_it(machine: Machine, before: str, after: str) -> None:
+    for ref, where in (("os/a", before), ("os/b", after)):
+        tree = release(ref, {} if where == "etc" else None)
+        if where == "usr/etc":
+            tree["usr"]["etc"] = {"version": ref.encode(), "hosts": b"hosts"}
+        machine.commit(ref, tree)
+    machine.run("deploy", "os/a")
+    assert (machine.root / "etc").exists() == (before != "none")
+    machine.run("switch", "os/b")
+    assert (machine.root / "etc").exists() == (after != "none")
+    if after != "none":
+        assert (machine.root / "etc/version").read_text() == "os/b"
+        (machine.root / "etc/added").write_text("added")
+    machine.run("deploy", "os/a")
+    assert (machine.root / "etc/added").exists() == (after != "none")  # nothing of the admin's is lost
+
+
+def test_both_etcs_are_refused(two: Machine) -> None:
+    tree = release("3", {})
+    tree["usr"]["etc"] = {"x": b""}
+    two.commit("os/c", tree)
+    before = two.state()
+    assert "both /etc and /usr/etc" in two.run("switch", "os/c", status=15).stderr
+    assert two.state() == before
+
+
+def test_var_is_seeded_once_and_then_left_alone(machine: Machine) -> None:
+    machine.commit("none", {"usr": {"f": b""}})
+    machine.commit("os/a", release("1", {}, var=Directory({"lib": {"seed": b"1"}}, mode=0o711)))
+    machine.commit("os/b", release("2", {}))
+    machine.run("deploy", "none")
+    assert os.listdir(machine.var) == []
+    assert os.listdir(machine.root / "var") == []
+    assert "was empty, and was filled" in machine.run("deploy", "os/a").stderr
+    assert machine.var.stat().st_mode & 0o777 == 0o711
+    assert "is ignored" in machine.run("deploy", "os/b").stderr
+    assert (machine.var / "lib/seed").read_text() == "1"
+    assert os.listdir(machine.root / "var") == []
+
+
+def test_setuid_and_owners_are_those_of_the_commit(two: Machine) -> None:
+    assert (two.root / "usr/bin/tool").stat().st_mode & 0o7777 == (0o4755 if os.geteuid() == 0 else 0o755)
+
+
+def test_a_rollback_needs_no_repository(two: Machine) -> None:
+    two.run("switch", "os/b")
+    two.repository.rename(two.where / "elsewhere")
+    two.run("rollback")
+    assert (two.root / "usr/lib/own").read_text() == "lib 1"
+    assert "is not an fsview repository" in two.status()["upgrade"]["unknown"]
+    assert "the sysroot's repository" in two.run("switch", "os/b", status=1).stderr
+    (two.where / "elsewhere").rename(two.repository)
+
+
+def test_prune_never_takes_what_a_generation_holds(two: Machine) -> None:
+    commits = [two.status()["generations"][0]["commit"], two.json("switch", "os/b")["commit"]]
+    assert two.own_refs() == sorted(f"{commit}.0" for commit in commits)
+    two.fsview("refs", "--repo", two.repository, "--delete", "os/a", "os/b")
+    two.fsview("prune", "--repo", two.repository, "--refs-only")
+    two.run("deploy", commits[0])
+    two.run("undeploy", "1", "2")
+    assert two.own_refs() == [f"{commits[0]}.1"]
+    two.fsview("prune", "--repo", two.repository, "--refs-only")
+    assert "there is no commit" in two.run("deploy", commits[1], status=1).stderr
+
+
+def test_pins_and_cleanup(two: Machine) -> None:
+    for name in ("os/b", "os/a", "os/b"):
+        two.run("deploy", name)
+    two.run("pin", "1")
+    assert two.run("undeploy", "1", status=15).stderr.count("pinned") == 1
+    assert "is current" in two.run("undeploy", "4", status=15).stderr
+    assert two.json("cleanup", "--keep", "1")["generations"] == [2]
+    assert [one["generation"] for one in two.status()["generations"]] == [4, 3, 1]
+    two.run("unpin", "1")
+    assert two.json("cleanup")["generations"] == [1]
+    assert len(two.deployments()) == 2
+    two.run("pin")
+    assert two.status()["generations"][0]["pinned"] is True
+
+
+def test_what_rollback_goes_to_is_never_cleaned_up(two: Machine) -> None:
+    two.run("switch", "os/b")
+    for _ in range(2):
+        two.run("rollback")
+    assert two.json("cleanup", "--keep", "1")["generations"] == [1, 2]
+    two.run("rollback")
+    assert (two.root / "usr/lib/own").read_text() == "lib 1"
+
+
+def test_rollback_to_a_generation(two: Machine) -> None:
+    two.run("switch", "os/b")
+    two.commit("os/c", release("3", {}))
+    two.run("switch", "os/c")
+    assert "would go back to generation 2" in two.run("rollback", "--dry-run").stdout
+    two.run("rollback", "--to", "1")
+    assert (two.root / "usr/lib/own").read_text() == "lib 1"
+    assert "has the deployment that is current" in two.run("rollback", "--to", "4", status=15).stderr
+    assert "no generation 9" in two.run("rollback", "--to", "9", status=1).stderr
+
+
+def test_nothing_to_roll_back_to(machine: Machine) -> None:
+    assert "nothing is deployed" in machine.run("rollback", status=15).stderr
+    machine.commit("os/a", release("1", {}))
+    machine.run("deploy", "os/a")
+    assert "no other deployment" in machine.run("rollback", status=15).stderr
+
+
+def test_two_stateroots_have_nothing_in_common_but_the_lock(two: Machine) -> None:
+    two.run("os-init", "other")
+    assert "name one with --os: main, other" in two.run("switch", "os/b", status=2).stderr
+    two.run("deploy", "os/b", "--os", "other")
+    assert (two.path / "deploy/other/current/root/usr/lib/own").read_text() == "lib 2"
+    assert (two.root / "usr/lib/own").read_text() == "lib 1"
+    assert len(two.own_refs()) == 2
+    two.run("deploy", "os/b", "--os", "other")
+    two.run("cleanup", "--keep", "1", "--os", "main")
+    assert len(two.own_refs()) == 3
+
+
+def test_status_as_text(two: Machine) -> None:
+    two.commit("os/a", release("3", {}), "--add-metadata-string", "version=3.0", second=20)
+    two.run("upgrade")
+    two.run("pin", "1")
+    text = two.run("status").stdout
+    assert "* 2  os/a\n" in text and "  1  os/a  (pinned)\n" in text
+    assert "Version: 3.0 (2026-09-21T14:13:40Z)" in text and text.endswith("Upgrade: nothing new\n")
+
+
+def test_a_file_of_packages_is_compared(machine: Machine) -> None:
+    entry = "Package: {}\nStatus: install ok installed\nArchitecture: all\nVersion: {}\n\n"
+    for second, version in enumerate(("1.0", "1.1")):
+        database = {"lib": {"dpkg": {"status": File(entry.format("tool", version).encode())}}}
+        machine.commit("os/a", release(version, {}, var=database), second=second)
+        machine.run("upgrade" if second else "deploy", *([] if second else ["os/a"]))
+    assert machine.status()["generations"][0]["packages"] == "1 upgraded"

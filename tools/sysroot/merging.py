@@ -1,0 +1,127 @@
+"""The admin's changes of /etc, carried from the current deployment into the one that is to follow it.
+
+Merging happens in the new deployment's etc, which nobody uses yet. What the admin edits meanwhile is noticed by a
+fingerprint, just before the switch, and merged again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from store.errors import ConflictError, SysrootError
+from tools.render import count_text, quote_path
+from tools.sysroot.etc_changes import find_changes
+from tools.sysroot.etc_merge import Conflict, Merge, fingerprint, merge_etc
+from tools.sysroot.layout import Generation
+from tools.sysroot.origin import Origin
+from tools.sysroot.sweep import remove
+from tools.sysroot.var import copy_tree
+
+_TRIES: Final = 5
+_LISTED_MAX: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class MergeOptions:
+    """text: merge texts line by line; strict: no conflicts; skip: take the new release's etc as it is."""
+
+    text: bool = False
+    strict: bool = False
+    skip: bool = False
+
+
+def is_unchanged(generation: Generation) -> bool:
+    """Whether the etc of a deployment is what was committed."""
+    admin = generation.root / "etc"
+    if not admin.is_dir():
+        return not any(generation.pristine_etc.iterdir())
+    return not find_changes(generation.pristine_etc, admin)
+
+
+class EtcMerger:
+    """Merges into one new deployment, as often as the admin's etc changes."""
+
+    def __init__(self, current: Generation, root: Path, pristine: Path, has_etc: bool, options: MergeOptions) -> None:
+        """*root* and *pristine* are of the new deployment; without *has_etc* its commit has none.
+
+        Raises:
+            SysrootError: the current deployment's etc is gone.
+        """
+        self._current, self._root, self._pristine, self._options = current, root, pristine, options
+        self._has_etc = has_etc
+        self._admin = current.root / "etc"
+        self._is_first, self._tries = True, 0
+        self._seen = b""
+        self.merge: Merge | None = None
+        if not self._admin.is_dir() and any(current.pristine_etc.iterdir()):
+            raise SysrootError(f"{self._admin} is gone, but was there when it was deployed; --no-merge goes without it")
+
+    def look(self, origin: Origin) -> Origin:
+        """Merge, if that is not done or the admin's etc changed since; return the origin, a new one if something was.
+
+        Raises:
+            SysrootError: there are conflicts, and options are strict.
+            ConflictError: the admin's etc changes all the time.
+        """
+        if not self._admin.is_dir():
+            return origin
+        seen = fingerprint(self._admin)
+        if seen == self._seen:
+            return origin
+        self._tries += 1
+        if self._tries > _TRIES:
+            raise ConflictError(f"{self._admin} changes all the time; nothing was changed: try again when it is quiet")
+        self._seen = seen
+        self.merge = self._merge()
+        if self._options.strict:
+            refuse_conflicts(self.merge.conflicts)
+        return replace(origin, conflicts=len(self.merge.conflicts))
+
+    def moved(self, root: Path, pristine: Path) -> None:
+        """Note that the new deployment has its final names."""
+        self._root, self._pristine = root, pristine
+
+    def _merge(self) -> Merge:
+        target = self._root / "etc"
+        if not self._has_etc and not find_changes(self._current.pristine_etc, self._admin):
+            return Merge(0, 0, 0, [], [], [])  # no etc before, none now
+        if not self._is_first or not self._has_etc:
+            if target.exists():
+                remove(target)
+            copy_tree(self._pristine, target)
+        self._is_first = False
+        return merge_etc(self._current.pristine_etc, self._admin, self._pristine, target, text=self._options.text)
+
+
+def refuse_conflicts(conflicts: list[Conflict]) -> None:
+    """Refuse what can't be merged.
+
+    Raises:
+        SysrootError: there are conflicts; they are listed.
+    """
+    if conflicts:
+        lines = conflict_lines(conflicts)
+        raise SysrootError(
+            f"{count_text(len(conflicts), 'conflict')} in /etc, and --strict was given; nothing was changed:\n"
+            + "\n".join(lines[:_LISTED_MAX] + (["  …"] if len(lines) > _LISTED_MAX else []))
+        )
+
+
+def conflict_lines(conflicts: list[Conflict]) -> list[str]:
+    """Return a line for each conflict."""
+    return [
+        f"  {quote_path(one.path)}: {one.what}; kept: {one.kept}"
+        + (f"; the new release's is {quote_path(one.beside)}" if one.beside else "")
+        for one in conflicts
+    ]
+
+
+def merge_text(merge: Merge) -> str:
+    """Return what was merged, in words."""
+    counts = f"{merge.modified} modified, {merge.added} added, {merge.deleted} deleted"
+    more = [f"{len(merge.text_merged)} merged line by line"] if merge.text_merged else []
+    more += [count_text(len(merge.conflicts), "conflict")] if merge.conflicts else []
+    more += [f"{len(merge.skipped)} skipped (sockets, devices, FIFOs)"] if merge.skipped else []
+    return f"changes of /etc carried over: {', '.join([counts, *more])}"

@@ -1,0 +1,89 @@
+"""`fsview sysroot init` and `fsview os-init`: make a sysroot, and a stateroot in it."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+import click
+
+from store.repository import Repository
+from tools.cli import REPO_OPTION, located_repository
+from tools.sysroot.layout import Sysroot
+from tools.sysroot.locking import locked
+from tools.sysroot.options import SYSROOT_OPTION, open_sysroot, say
+from tools.sysroot.settings import CERTIFIED, Policy, SysrootSettings
+
+_IDENTITY_BYTES = 8
+
+
+def init(path: Path, repository: Path, policy: Policy) -> Sysroot:
+    """Make a sysroot at *path*, for commits of *repository*.
+
+    Raises:
+        SysrootError: something is there already.
+        NotFoundError: there is no repository.
+    """
+    Repository.open(repository).close()
+    settings = SysrootSettings(secrets.token_hex(_IDENTITY_BYTES), repository.resolve(), policy)
+    return Sysroot.create(path, settings)
+
+
+SYSROOT_EXAMPLES = """
+\b
+Examples:
+  fsview sysroot init /srv/web --repo /srv/releases
+  fsview os-init main --sysroot /srv/web
+  fsview deploy debian/12/amd64/base --sysroot /srv/web
+  chroot /srv/web/deploy/main/current/root
+
+\b
+Then: upgrade, switch, rollback, status, pin, undeploy, cleanup, etc-diff. See docs/deployments.md.
+"""
+
+
+@click.group("sysroot", epilog=SYSROOT_EXAMPLES)
+def sysroot_command() -> None:
+    """A sysroot is a directory with deployments: trees between which it is switched, with one /var."""
+
+
+INIT_EXAMPLES = """
+\b
+Examples:
+  fsview sysroot init /srv/web --repo /srv/releases
+  fsview sysroot init /srv/web --repo /srv/releases --require-certified --trust keys/release.pub
+"""
+
+
+@sysroot_command.command("init", epilog=INIT_EXAMPLES)
+@click.argument("path", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--require-certified", is_flag=True, help="Deploy only what a trusted key signed.")
+@click.option("--trust", "trusted", multiple=True, metavar="FILE", type=click.Path(path_type=Path, exists=True),
+              help="A file with keys that are trusted; may be repeated.")  # fmt: skip
+@REPO_OPTION
+@click.pass_context
+def init_command(
+    ctx: click.Context, path: Path, require_certified: bool, trusted: tuple[Path, ...], repo: Path | None
+) -> None:
+    """Make a sysroot in DIR, a directory that does not exist yet or is empty, for commits of the repository."""
+    policy = Policy(CERTIFIED if require_certified else "", tuple(key.resolve() for key in trusted))
+    init(path, located_repository(ctx, repo), policy)
+    say(f"{path} is a sysroot now; next: fsview os-init NAME --sysroot {path}")
+
+
+OS_INIT_EXAMPLES = """
+\b
+Examples:
+  fsview os-init main --sysroot /srv/web
+"""
+
+
+@click.command("os-init", epilog=OS_INIT_EXAMPLES)
+@click.argument("name")
+@SYSROOT_OPTION
+def os_init_command(name: str, sysroot: Path | None) -> None:
+    """Make the stateroot NAME: a line of generations, with a /var of its own."""
+    found = open_sysroot(sysroot)
+    with locked(found.path, tell=say):
+        made = found.make_stateroot(name)
+    say(f"{made.path} is a stateroot now; next: fsview deploy REF --sysroot {found.path}")

@@ -1,0 +1,49 @@
+"""Remove what commands that were killed left, and what no generation needs any more. The caller holds the lock.
+
+What is removed gets a temporary name first, so that nothing half removed ever has a name that means something.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tools.sysroot.layout import PRISTINE, TEMPORARY, Stateroot
+from tools.sysroot.var import VAR_NEW, finish_restore
+
+
+def sweep(stateroot: Stateroot) -> set[str]:
+    """Finish a restore of /var that was killed, remove garbage; return the names of the deployments that stay.
+
+    Raises:
+        SysrootError: an origin can't be understood: what it names would be lost.
+    """
+    kept = stateroot.generations()
+    if kept:
+        finish_restore(stateroot, kept[-1])
+    for name in os.listdir(stateroot.generations_directory):
+        if name not in {str(generation.number) for generation in kept}:
+            remove(stateroot.generations_directory / name)
+    deployments = {generation.deployment for generation in kept}
+    for name in os.listdir(stateroot.deployments):
+        if name.removesuffix(PRISTINE) not in deployments:
+            remove(stateroot.deployments / name)
+    for name in (VAR_NEW, "current" + TEMPORARY):
+        if os.path.lexists(stateroot.path / name):
+            remove(stateroot.path / name)
+    return deployments
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a whole tree; what has to go must be gone for all others at once."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink()
+        return
+    from tools.checkout import remove_tree  # seldom needed
+
+    temporary = path if path.name.endswith(TEMPORARY) else path.with_name(path.name + TEMPORARY)
+    if temporary != path:
+        if temporary.is_dir():  # of a removal that was killed
+            remove_tree(temporary)
+        path.rename(temporary)
+    remove_tree(temporary)

@@ -1,0 +1,132 @@
+"""From a commit to a complete deployment under temporary names, which nobody knows of yet.
+
+The tree's etc/ is the commit's etc (of /etc, or OSTree's /usr/etc; never both) as a copy, for the admin; beside it is
+another, the pristine one, for merging. Its var/ is an empty directory: /var is the stateroot's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from store.database import Reading
+from store.errors import SysrootError
+from store.listing import Entry
+from store.repository import Repository
+from store.revisions import Place
+from store.schema import TreeId
+from store.tree import load_listing
+from tools.checkout import check_room
+from tools.linking import Link, LinkCounts, Linker
+from tools.materialise import DIRECTORY, TreeWriter, Written, forget_acls
+from tools.neighbours import Neighbour
+from tools.sysroot.layout import PRISTINE, TEMPORARY, Stateroot
+from tools.sysroot.var import VAR_NEW
+
+ETC: Final = b"/etc"
+VAR: Final = b"/var"
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Where a tree has what is special in a deployment; None: nowhere."""
+
+    etc: Entry | None
+    is_usr_etc: bool
+    var: Entry | None
+
+
+@dataclass(slots=True)
+class Built:
+    """A tree under a temporary name, and its pristine etc."""
+
+    root: Path
+    pristine: Path
+    has_etc: bool
+    written: Written
+    links: LinkCounts
+
+
+def shape_of(reading: Reading, root: Entry) -> Shape:
+    """Return where a tree has its etc and var.
+
+    Raises:
+        SysrootError: in two places; or it is no directory.
+    """
+    top = load_listing(reading, TreeId(root.id))
+    usr = top.find(b"usr")
+    etc, var = top.find(b"etc"), top.find(b"var")
+    usr_etc = load_listing(reading, TreeId(usr.id)).find(b"etc") if usr and usr.is_directory else None
+    if etc and usr_etc:
+        raise SysrootError("the tree has both /etc and /usr/etc, but a deployment has one; commit it without the other")
+    found = etc or usr_etc
+    if found and not found.is_directory:
+        raise SysrootError("the tree's etc is no directory, so it can't be merged with the admin's changes")
+    return Shape(found, usr_etc is not None, var if var and var.is_directory else None)
+
+
+def write_etc(repository: Repository, target: Path, etc: Entry | None, *, user_mode: bool) -> None:
+    """Write a commit's etc to the new directory *target*: empty, if it has none."""
+    target.mkdir(mode=0o755)
+    if etc is None:
+        return
+    descriptor = os.open(target, DIRECTORY)
+    try:
+        forget_acls(descriptor)
+        linker = Linker(repository, Link.AUTO, descriptor)
+        TreeWriter(repository, linker, user_mode, target, lambda step: None).directory(descriptor, ETC, etc)
+    finally:
+        os.close(descriptor)
+
+
+class TreeBuilder:
+    """Writes deployments of a stateroot."""
+
+    def __init__(
+        self, stateroot: Stateroot, repository: Repository, *, user_mode: bool, link: Link = Link.AUTO,
+        neighbours: Sequence[Neighbour] = (), advance: Callable[[int], object] = lambda step: None,
+    ) -> None:  # fmt: skip
+        """*neighbours* are other deployments; without owners and xattrs in *user_mode*."""
+        self._stateroot, self._repository, self._user_mode, self._link = stateroot, repository, user_mode, link
+        self._neighbours, self._advance = neighbours, advance
+
+    def build(self, place: Place, shape: Shape, name: str) -> Built:
+        """Write the tree of a commit; the caller holds the locks of the sysroot and of the repository."""
+        root = self._stateroot.deployments / (name + TEMPORARY)
+        pristine = self._stateroot.deployments / (name + PRISTINE + TEMPORARY)
+        written, links = self._write(root, b"", place.root, place)
+        if shape.is_usr_etc:
+            write_etc(self._repository, root / "etc", shape.etc, user_mode=self._user_mode)
+        if not os.path.lexists(root / "var"):
+            (root / "var").mkdir(mode=0o755)
+        write_etc(self._repository, pristine, shape.etc, user_mode=self._user_mode)
+        mtime_ns = place.root.mtime_ns  # etc and var may have changed it
+        os.utime(root, ns=(mtime_ns, mtime_ns))
+        return Built(root, pristine, shape.etc is not None, written, links)
+
+    def build_var(self, var: Entry) -> Path:
+        """Write a commit's /var beside the stateroot's, from which it can be seeded."""
+        new = self._stateroot.path / VAR_NEW
+        self._write(new, VAR, var)
+        return new
+
+    def _write(self, target: Path, path: bytes, entry: Entry, place: Place | None = None) -> tuple[Written, LinkCounts]:
+        target.mkdir(mode=0o700)
+        descriptor = os.open(target, DIRECTORY)
+        try:
+            forget_acls(descriptor)
+            if place is not None:
+                check_room(self._repository, place, descriptor, target)
+            linker = Linker(self._repository, self._link, descriptor)
+            hollow = () if path else (VAR,)
+            writer = TreeWriter(
+                self._repository, linker, self._user_mode, target, self._advance,
+                hollow=hollow, neighbours=() if path else self._neighbours,
+            )  # fmt: skip
+            writer.directory(descriptor, path, entry)
+        finally:
+            os.close(descriptor)
+        return writer.done, linker.counts
