@@ -95,7 +95,7 @@ say 'Updates arrive: the ref moves. What are they?'
 run "fsview commit -b debian/12/amd64/base -s 'Debian 12, updated' --data-version postgresql=15 $updated"
 run 'diff -rq --no-dereference mnt/refs/debian/12/amd64/base^/ mnt/refs/debian/12/amd64/base/ > changes.txt' 1
 run 'wc -l < changes.txt'
-run 'fsview packages-diff debian/12/amd64/base^ debian/12/amd64/base | tail -n 8' 
+run 'fsview packages-diff debian/12/amd64/base^ debian/12/amd64/base | tail -n 8'
 run 'fsview upgrade'
 same "$updated_version" 'fsview run -- cat /etc/debian_version'
 same web1 'fsview run -- cat /etc/hostname'
@@ -113,7 +113,7 @@ run 'echo "order 2" >> $var/lib/shop/orders'
 run 'fsview status'
 
 say 'Back? PostgreSQL 17 has had its hands on the data in /var, so fsview wants to be told that this is meant.'
-run 'fsview rollback' 18
+run 'fsview rollback' 15
 same "$next_version" 'fsview run -- cat /etc/debian_version'
 run 'fsview rollback --accept-data-versions'
 same "$updated_version" 'fsview run -- cat /etc/debian_version'
