@@ -119,7 +119,8 @@ def _wait(control: socket.socket, status: int) -> int | None:
 
 def _tell(control: socket.socket, text: bytes) -> int | None:
     try:
-        pid = int(json.loads(text)["child-pid"])
+        first, _ = json.JSONDecoder().raw_decode(text.decode())  # a second object, the exit status, may have come, too
+        pid = int(first["child-pid"])
     except (ValueError, KeyError):  # it ended before it began
         pid = 0
     with suppress(OSError):  # nobody listens any more

@@ -7,6 +7,7 @@ import os
 import pty
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ from tests.marks import needs_root
 from tests.nobody import run_as_nobody
 from tests.running import RunFsview, clean_environment, run_cli
 from tests.trees import Directory, File, Node, Spec, Symlink, build_tree
+from tools import guardian
 from tools.cli import run as run_here
 from tools.sysroot.layout import Sysroot
 from tools.sysroot.origin import Origin
@@ -381,3 +383,17 @@ def _with_an_open_fuse(home: Path, *arguments: str) -> tuple[int, str, str]:
             os._exit(status)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     return status, (home / "out").read_text(), (home / "err").read_text()
+
+
+@pytest.mark.parametrize(
+    "said", [b'{ "child-pid": 12 }\n', b'{ "child-pid": 12, "mnt-namespace": 4 }\n{ "exit-code": 0 }\n']
+)
+def test_a_command_that_ends_before_its_start_was_told_of(said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(pid: int) -> int:
+        raise ProcessLookupError
+
+    monkeypatch.setattr("tools.guardian.os.pidfd_open", gone)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert guardian._tell(theirs, said) is None
+        assert ours.recv(100) == b"12"
