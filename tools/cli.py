@@ -304,7 +304,7 @@ class RefType(click.ParamType[str]):
 
             where = find_repository(named_repository(ctx))
             with Repository.open(where) as repository, repository.database.reading() as reading:
-                names = [name for name, _ in shown_refs(reading, incomplete.partition("/")[0])]
+                names = [name for name, _ in shown_refs(reading, incomplete.rpartition("/")[0])]
         except (FsviewError, OSError):
             return []
         return [CompletionItem(name) for name in names if name.startswith(incomplete)]
