@@ -19,7 +19,7 @@ from store.errors import ConflictError
 from tools.render import quote_path
 from tools.sysroot.etc_changes import settled_ns
 from tools.sysroot.etc_text import merge_text
-from tools.sysroot.etc_tree import Attributes, Node, has_same_content, is_same_tree, top
+from tools.sysroot.etc_tree import NO_MODE, Attributes, Node, has_same_content, is_same_tree, top
 from tools.sysroot.etc_writing import SUFFIX, Target
 
 
@@ -196,8 +196,8 @@ class _Merger:
         mode, owner = new.attributes.mode, new.attributes.owner
         before, mine, theirs = old.attributes, own.attributes, new.attributes
         contested = []
-        if mine.mode != before.mode:
-            contested += ["mode"] if theirs.mode not in (before.mode, mine.mode) else []
+        if mine.mode not in (NO_MODE, before.mode):
+            contested += ["mode"] if theirs.mode not in (NO_MODE, before.mode, mine.mode) else []
             mode = mine.mode
         if mine.owner != before.owner:
             contested += ["owner"] if theirs.owner not in (before.owner, mine.owner) else []

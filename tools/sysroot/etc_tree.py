@@ -14,11 +14,12 @@ from tools.recipe import read_xattrs
 from tools.render import quote_path
 
 PIECE_BYTES: Final = 1 << 20
+NO_MODE: Final = -1
 _KINDS: Final = {stat.S_IFREG: "a file", stat.S_IFDIR: "a directory", stat.S_IFLNK: "a symlink"}
 
 
 class Attributes(NamedTuple):
-    """What a node has beside its contents; the mode is 0 for a symlink, which has none."""
+    """What a node has beside its contents; the mode is NO_MODE for a symlink."""
 
     mode: int
     owner: tuple[int, int]
@@ -65,7 +66,7 @@ class Node:
     @property
     def attributes(self) -> Attributes:
         """Mode, owner and extended attributes."""
-        mode = 0 if self.kind == stat.S_IFLNK else stat.S_IMODE(self.status.st_mode)
+        mode = NO_MODE if self.kind == stat.S_IFLNK else stat.S_IMODE(self.status.st_mode)
         return Attributes(mode, (self.status.st_uid, self.status.st_gid), self.xattrs)
 
     def children(self) -> dict[bytes, Node]:

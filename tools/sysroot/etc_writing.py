@@ -114,7 +114,7 @@ class Target:
         for key, value in want.items():
             if have.get(key) != value and (self._owns or key.startswith(b"user.")):
                 os.setxattr(at, key, value, follow_symlinks=False)
-        if wanted.mode:  # after the owner, as chown drops setuid; a symlink has none
+        if not stat.S_ISLNK(node.status.st_mode):  # which has no mode, and leads elsewhere; after chown drops setuid
             os.chmod(at, wanted.mode)
 
 
