@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import NamedTuple
 
 from store.errors import InvalidNameError
@@ -16,6 +17,11 @@ class Pinned(NamedTuple):
 
     commit: Checksum
     path: bytes
+
+    @property
+    def revision(self) -> str:
+        """The same as a revision, with a path if there is one."""
+        return self.commit.hex() + (f":{os.fsdecode(self.path)}" if self.path else "")
 
 
 def pin(repository: Repository, text: str, *, now_s: int) -> Pinned:

@@ -70,7 +70,8 @@ def serve(
             detach(str(point), lazy=True)
             raise
         counters = Counters(options.workers)
-        service = Service(repository_path, point, ",".join(options.texts()), os.getpid(), int(time.time()))
+        root = None if pinned is None else pinned.revision
+        service = Service(repository_path, point, ",".join(options.texts()), os.getpid(), int(time.time()), root)
         job = Job(descriptor, operations, partial(_open_view, service, counters, options, pinned))
         gc.freeze()  # what is here now stays, and the workers share its pages
         _log.info("%s is mounted at %s", repository_path, point)

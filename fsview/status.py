@@ -33,6 +33,7 @@ class Service:
     options: str
     pid: int  # of the supervisor
     started_s: int  # since 1970
+    root: str | None = None  # with --root: "CHECKSUM:/PATH", the path left out if it is the commit's root
 
 
 def status_json(service: Service, counters: Counters) -> bytes:
@@ -66,6 +67,7 @@ def _who(service: Service, counters: Counters) -> dict[str, object]:
         "repository": os.fspath(service.repository),
         "mount": os.fspath(service.point),
         "options": service.options,
+        "root": service.root,
         "version": program_version(),
         "pid": service.pid,
         "started": service.started_s,

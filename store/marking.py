@@ -7,7 +7,8 @@ meanwhile. Listings are read, not dirtrees: they have the ids already, and each 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from pyroaring import BitMap64
 
@@ -27,12 +28,14 @@ EVERY_PARENT = -1
 class Rule:
     """Which commits stay: all; or, with refs_only, those that refs reach, over at most *depth* parents (-1: any).
 
-    Those in *deleted* go, and what only they lead to is not reached through refs any more.
+    Those in *deleted* go, and what only they lead to is not reached through refs any more. Those in *held* stay, but
+    not their parents; the text says what holds one, and how that is mended, for whoever wants to delete it.
     """
 
     refs_only: bool = False
     depth: int = EVERY_PARENT
     deleted: frozenset[CommitNumber] = frozenset()
+    held: Mapping[CommitNumber, str] = field(default_factory=dict)
 
 
 class Roots:
@@ -46,23 +49,23 @@ class Roots:
         """Return the numbers of the commits that stay.
 
         Raises:
-            FsviewError: a ref points at a commit that is to be deleted.
+            FsviewError: a ref points at a commit that is to be deleted, or it is held.
         """
         rule = self._rule
         heads = list(list_refs(reading))
+        for number in rule.deleted & rule.held.keys():
+            raise _needed(reading, number, rule.held[number])
         for name, ref in heads:
             if ref.commit in rule.deleted:
-                checksum = commit_record(reading, ref.commit).checksum.hex()
-                raise FsviewError(
-                    f"commit {checksum} can't be deleted, the ref {name} points at it; nothing was deleted; "
-                    f"move or delete the ref first (fsview refs --delete {name})"
-                )
+                why = f"the ref {name} points at it; move or delete the ref first (fsview refs --delete {name})"
+                raise _needed(reading, ref.commit, why)
+        present = present_ids(reading, "commit")
         if not rule.refs_only:
-            return present_ids(reading, "commit") - BitMap64(rule.deleted)
+            return present - BitMap64(rule.deleted)
         left: dict[CommitNumber, int] = {}  # how many parents behind it count, at most
         for _, ref in heads:
             self._walk(reading, ref.commit, left)
-        return BitMap64(left)
+        return BitMap64(left) | (present & BitMap64(rule.held))
 
     def _walk(self, reading: Reading, number: CommitNumber | None, left: dict[CommitNumber, int]) -> None:
         """Mark *number* and what is behind it, until where another ref led as far."""
@@ -79,6 +82,11 @@ class Roots:
             self._parents[number] = Commit.from_bytes(commit_record(reading, number).raw).parent
         checksum = self._parents[number]
         return None if checksum is None else commit_number(reading, checksum)
+
+
+def _needed(reading: Reading, number: CommitNumber, why: str) -> FsviewError:
+    checksum = commit_record(reading, number).checksum.hex()
+    return FsviewError(f"commit {checksum} can't be deleted, {why}; nothing was deleted")
 
 
 class Marks:

@@ -45,7 +45,7 @@ class PathRevisions:
         Raises:
             InvalidNameError: something else is of another.
         """
-        if self.repository is not None and not _is_same(self.repository, repository):
+        if self.repository is not None and not is_same(self.repository, repository):
             raise InvalidNameError(
                 f"{word} is of the repository {repository}, but {self._said_by} is of {self.repository}; "
                 f"one command works on one repository"
@@ -58,7 +58,7 @@ class PathRevisions:
         Raises:
             InvalidNameError: it is another.
         """
-        if self.repository is not None and not _is_same(self.repository, given):
+        if self.repository is not None and not is_same(self.repository, given):
             raise InvalidNameError(f"{self._said_by} is in a view of {self.repository}, not of {given}")
 
     def _is_revision(self, word: str) -> bool:
@@ -76,7 +76,8 @@ class PathRevisions:
         return True
 
 
-def _is_same(one: Path, other: Path) -> bool:
+def is_same(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
+    """Whether both paths lead to one file; not if one leads nowhere."""
     try:
         return os.path.samefile(one, other)
     except OSError:

@@ -9,14 +9,19 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from fsview.mounted import State, mounted_views
+from store.objects import checksum_from_hex
 from store.repository import Repository
 from store.revisions import resolve
+from store.tree import commit_number
 from tools.cli import REVISION, repository_option
+from tools.mounted import is_same
 from tools.render import count_text, print_json, progress, size_text, table
 
 if TYPE_CHECKING:
     from store.marking import Rule
     from store.prune import Phase, Pruned
+    from store.schema import CommitNumber
 
 _NAMES: Final = {"commit": "commits", "tree": "dirtrees", "meta": "dirmetas", "file": "file objects"}
 _JSON_NAMES: Final = {"commit": "commits", "tree": "dirtrees", "meta": "dirmetas", "file": "files"}
@@ -32,7 +37,26 @@ def make_rule(repository: Repository, *, refs_only: bool, depth: int, delete: Se
 
     with repository.database.reading() as reading:
         deleted = frozenset(resolve(reading, revision, now_s=now_s) for revision in delete)
-    return Rule(refs_only, depth, deleted)
+    return Rule(refs_only, depth, deleted, _shown_alone(repository) if refs_only or deleted else {})
+
+
+def _shown_alone(repository: Repository) -> dict[CommitNumber, str]:
+    """Return the commits that are mounted with --root, as far as this user may know, and in words by which view."""
+    shown: dict[CommitNumber, str] = {}
+    for view in mounted_views():
+        if not is_same(view.repository, repository.path):
+            continue
+        if view.state in (State.SILENT, State.CLOSED):
+            click.echo(
+                f"fsview: the view at {view.point} is {view.state}: if it is of one commit, that may go", err=True
+            )
+        root = view.status.get("root")
+        if root is not None:
+            with repository.database.reading() as reading:
+                number = commit_number(reading, checksum_from_hex(root.partition(":")[0]))
+            if number is not None:
+                shown[number] = f"it is mounted at {view.point}; unmount that first (fsview umount {view.point})"
+    return shown
 
 
 def prune_json(pruned: Pruned, *, dry_run: bool) -> dict[str, object]:
@@ -87,7 +111,7 @@ Examples:
 \b
 What is deleted is gone for good. Commits, checkouts and mounts may go on meanwhile: a prune waits until the commits
 and checkouts that began before it are done, and those that begin later wait for it. Mounts wait for nothing. In them a
-deleted commit is gone when this command returns.
+deleted commit is gone when this command returns; but one that is mounted with --root stays until it is unmounted.
 
 \b
 Loose files give their space back at once. The index keeps its size; later commits fill what became free in it.

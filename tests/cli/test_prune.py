@@ -63,7 +63,7 @@ def test_what_others_say_of_what_is_gone(own_releases: Releases, fsview: Fsview)
 def test_what_is_refused(own_releases: Releases, fsview: Fsview) -> None:
     fsview("refs", "--create=kept/old", "rel^")
     refused = fsview("prune", "--delete-commit=rel^", "--refs-only", "--depth=0", status=1)
-    assert "the ref kept/old points at it; nothing was deleted" in refused.stderr
+    assert "the ref kept/old points at it; move or delete" in refused.stderr
     assert "no ref, commit or abbreviation" in fsview("prune", "--delete-commit=nothing", status=1).stderr
     assert fsview("prune", "--depth=-2", status=2).stdout == b""
     assert len(fsview("log", "--oneline", "rel").lines) == 2

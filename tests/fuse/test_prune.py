@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import MountView, TreeFactory
-from tests.running import RunFsview
+from tests.marks import needs_root
+from tests.running import PROJECT, RunFsview, clean_environment
 
 LARGE = bytes(range(256)) * 2000
 
@@ -130,13 +133,28 @@ def test_a_file_that_is_open(mounted: Mounted, tmp_path: Path) -> None:
     assert "ERROR" not in log_text(tmp_path)
 
 
+def test_what_is_mounted_alone_stays(mounted: Mounted, run_fsview: RunFsview, mount_view: MountView) -> None:
+    alone = mount_view(mounted.repo, "--root", f"{mounted.old}:/own0")
+    mounted.prune()
+    assert (alone / "f").read_bytes() == b"0" and (mounted.old_root / "own0/deep/er/x").read_bytes() == b"x0"
+    refused = run_fsview("prune", "--repo", mounted.repo, "--delete-commit", mounted.old, status=1)
+    assert f"it is mounted at {alone}; unmount that first (fsview umount {alone})" in refused.stderr
+    run_fsview("umount", alone)
+    mounted.prune()
+    assert not mounted.old_root.exists()
+
+
+@needs_root
 def test_a_mount_of_a_pruned_commit_alone(
     mounted: Mounted, run_fsview: RunFsview, tmp_path: Path, mount_view: MountView
 ) -> None:
+    """Whoever prunes in another mount namespace does not see it."""
     alone = mount_view(mounted.repo, "--root", mounted.old)
     names = sorted(os.listdir(alone))
     assert (alone / "own0" / "f").read_bytes() == b"0"
-    mounted.prune()
+    prune = [sys.executable, "-m", "tools", "prune", "--repo", str(mounted.repo), "--refs-only", "--depth=0"]
+    elsewhere = ["unshare", "-m", "sh", "-ec", f'umount {alone}; exec "$@"', "sh", *prune]
+    subprocess.run(elsewhere, env=clean_environment(tmp_path), cwd=PROJECT, check=True)
     assert error_of(os.listdir, alone / "own0" / "deep") in (errno.ESTALE, errno.ENOENT)
     assert listed_or_stale(alone) in (names, errno.ESTALE)  # what the kernel holds stays right
     assert error_of(os.stat, alone / "nothing") == errno.ESTALE

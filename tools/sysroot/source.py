@@ -23,10 +23,11 @@ def open_source(sysroot: Sysroot, source: str) -> Iterator[tuple[Repository, str
     where, revision = sysroot.repository_path, source
     if source.startswith(("/", ".")) or ("/" in source and os.path.lexists(source)):
         from fsview.locate import is_in_view, locate
+        from tools.mounted import is_same
 
         if source.startswith(("/", ".")) or is_in_view(source):
             found = locate(source)
-            if not _is_same(found.repository, where):
+            if not is_same(found.repository, where):
                 raise InvalidNameError(
                     f"{source} is in a view of {found.repository}, but the repository of {sysroot.path} is {where}"
                 )
@@ -37,10 +38,3 @@ def open_source(sysroot: Sysroot, source: str) -> Iterator[tuple[Repository, str
         raise NotFoundError(f"the sysroot's repository: {error}; {sysroot.path}/fsview.toml names it") from error
     with repository:
         yield repository, revision
-
-
-def _is_same(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
-    try:
-        return os.path.samefile(one, other)
-    except OSError:
-        return os.path.realpath(one) == os.path.realpath(other)
