@@ -62,6 +62,20 @@ def is_in_view(path: str) -> bool:
     return mount is not None and mount.kind == KIND
 
 
+def view_of(path: str) -> Path:
+    """Return where the view is mounted whole that *path* lies in.
+
+    Raises:
+        MountError: only a part of it is seen here, or it is no view.
+    """
+    everything = mounts()
+    mount = mount_over(everything, os.path.realpath(path))
+    top = None if mount is None or mount.kind != KIND else _top(everything, mount)
+    if top is None:
+        raise MountError(f"{path} is in no view that is mounted whole")
+    return Path(top.point)
+
+
 def _located(path: str) -> Located:
     whole = os.path.join(_here(), path)
     parent, name = os.path.split(whole)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import secrets
 import struct
 import tomllib
 from collections.abc import Iterator
@@ -184,7 +183,7 @@ def _lock_byte(descriptor: int, byte: int, kind: int) -> None:
 def _initialise(writing: Writing) -> None:
     if writing.get(b"head", b"format") is None:
         writing.put(b"head", b"format", FormatRecord(FORMAT_VERSION, 0, 0, 0).pack())
-        writing.put(b"head", b"secret", secrets.token_bytes(_SECRET_BYTES))
+        writing.put(b"head", b"secret", os.urandom(_SECRET_BYTES))
 
 
 def _write_durably(path: Path, text: str) -> None:

@@ -41,8 +41,11 @@ def checkout(
     link: Link = Link.AUTO,
     user_mode: bool = False,
     advance: Callable[[int], object] = lambda step: None,
+    complete: Callable[[Path], object] = lambda hidden: None,
 ) -> tuple[Written, LinkCounts]:
     """Write what is at *place* to *destination*; with *user_mode* without owners, xattrs, setuid and setgid.
+
+    *complete* is called with a directory that is written, before it gets its name.
 
     Raises:
         FsviewError: the destination is there and is not an empty directory; links are impossible that were asked for.
@@ -57,6 +60,7 @@ def checkout(
         if place.entry.is_directory:
             check_room(repository, place, descriptor, destination)
             writer.directory(descriptor, place.path, place.entry)
+            complete(hidden)
             os.rename(hidden, destination)  # replaces an empty directory, nothing else
         else:
             writer.single(descriptor, _ITSELF, place.path, place.entry)

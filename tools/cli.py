@@ -54,7 +54,7 @@ COMMANDS: Final = {  # name: (module:attribute, what it does)
     "workspace": ("tools.workspace:workspace_command", "Make a writable tree on top of a commit."),
     "sysroot": ("tools.sysroot.setup:sysroot_command", "Make a directory for deployments."),
     "os-init": ("tools.sysroot.setup:os_init_command", "Make a stateroot: a line of deployments with one /var."),
-    "deploy": ("tools.sysroot.verbs:deploy_command", "Write a tree to a sysroot, and make it current."),
+    "deploy": ("tools.sysroot.deploy_command:deploy_command", "Write a tree to a sysroot, and make it current."),
     "switch": ("tools.sysroot.verbs:switch_command", "Make another ref current."),
     "upgrade": ("tools.sysroot.verbs:upgrade_command", "Deploy what the current ref has become."),
     "rollback": ("tools.sysroot.rollback:rollback_command", "Go back to an earlier deployment."),

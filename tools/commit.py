@@ -102,14 +102,14 @@ def commit_command(repository: Repository, /, **options: Any) -> None:
     with progress("committing", unit="files") as advance:
         made = commit(
             repository, trees, message, _disk_options(options), allow_changed=options["allow_changed"],
-            report=_reporter(advance),
+            report=reporter(advance),
         )  # fmt: skip
     if made.changed:
         click.echo(f"fsview: changed or vanished meanwhile, stored as read last: {listed(made.changed)}", err=True)
     click.echo(made.checksum.hex())
 
 
-def _reporter(advance: Callable[[int], object]) -> Report:
+def reporter(advance: Callable[[int], object]) -> Report:
     """Return what shows the number of files on a progress bar."""
     shown = 0
 

@@ -5,7 +5,9 @@
     tree                       symlink to ../../commits/<sha256>
     metadata/<key>             a text as it is, anything else in GVariant's text form; keys that can be no file name
                                are in commit.json only
+    object                     the commit object's bytes, which have the sha256 that the directory is called by
     signatures, refs, commit.json     these may change: the kernel believes them as briefly as a ref
+    detached                          likewise; the bytes of the detached metadata, none if there are none
 
 As in commits/ abbreviations, and steps behind one, resolve unlisted. A node's number says commit and item; the item is
 the row's cookie, too.
@@ -78,13 +80,22 @@ def _commit_json(reading: Reading, number: CommitNumber, record: CommitRecord) -
     return json.dumps(commit_json(reading, number), indent=2) + "\n"
 
 
-Rendered = Callable[[Reading, CommitNumber, CommitRecord], str]
+def _object(reading: Reading, number: CommitNumber, record: CommitRecord) -> bytes:
+    return record.raw
+
+
+def _detached(reading: Reading, number: CommitNumber, record: CommitRecord) -> bytes:
+    return reading.get(b"detached", id_key(number)) or b""
+
+
+Rendered = Callable[[Reading, CommitNumber, CommitRecord], str | bytes]
 _STEADY: Final[dict[int, tuple[bytes, Rendered]]] = {
     1: (b"subject", _subject), 2: (b"body", _body), 6: (b"timestamp", _timestamp),
-    7: (b"directories", _directories), 8: (b"entries", _entries),
+    7: (b"directories", _directories), 8: (b"entries", _entries), 12: (b"object", _object),
 }  # fmt: skip
 _CHANGING: Final[dict[int, tuple[bytes, Rendered]]] = {
     9: (b"signatures", _signatures), 10: (b"refs", _refs), 11: (b"commit.json", _commit_json),
+    13: (b"detached", _detached),
 }  # fmt: skip
 _FILES: Final = _STEADY | _CHANGING
 _OTHERS: Final = {_PARENT: b"parent", _TREE: b"tree", _METADATA: b"metadata"}
@@ -187,7 +198,8 @@ class InfoView(Room[Fixed | Info]):
         if node.item in (_DIRECTORY, _PARENT, _TREE, _METADATA):
             raise is_no("file", node)
         if node.item in _FILES:
-            return _FILES[node.item][1](reading, node.commit, record).encode()
+            rendered = _FILES[node.item][1](reading, node.commit, record)
+            return rendered if isinstance(rendered, bytes) else rendered.encode()
         metadata = _commit(record).metadata
         if not 0 <= node.item - _METADATA_AT < len(metadata):
             raise StaleNodeError(virtual_node(node))

@@ -6,7 +6,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -88,13 +88,6 @@ def test_a_current_that_points_elsewhere(deployed: Machine) -> None:
     assert "not at a generation; point it at the right one" in deployed.run("deploy", "os/a", status=15).stderr
     link.unlink()
     link.symlink_to("generations/1")
-
-
-def test_a_view_of_another_repository(deployed: Machine, make_repo: Callable[..., Path], mount_view: MountView) -> None:
-    other = make_repo("other")
-    deployed.fsview("commit", "--repo", other, "-b", "os/x", deployed.where / "tree-0")
-    view = mount_view(other)
-    assert f"is in a view of {other}, but the repository" in deployed.run("deploy", view / "refs/os/x", status=2).stderr
 
 
 def test_a_view_whose_server_died(deployed: Machine, mount_view: MountView) -> None:

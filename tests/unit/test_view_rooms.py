@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import stat
 from collections.abc import Iterator
@@ -59,12 +60,16 @@ class Sample:
         return [row.name.decode() for row in self.view.rows(node, after) if row.name not in (b".", b"..")]
 
     def text(self, path: str) -> str:
+        """Return what a file holds as text."""
+        return self.content(path).decode()
+
+    def content(self, path: str) -> bytes:
         """Return what a file holds; stat must know its size."""
         found = self.node(path)
         content = self.view.read(found.node, 0, 1 << 20)
         assert stat.S_ISREG(found.mode) and len(content) == found.size
         assert self.view.read(found.node, 3, 4) == content[3:7]
-        return content.decode()
+        return content
 
     def hex(self, index: int, digits: int = 64) -> str:
         """Return the checksum of a commit, or its beginning."""
@@ -245,11 +250,13 @@ def test_info_of_a_commit(sample: Sample) -> None:
     info = f"info/{sample.hex(1)}"
     assert sample.names(info) == [
         "subject", "body", "parent", "tree", "metadata", "timestamp", "directories", "entries", "signatures", "refs",
-        "commit.json",
+        "commit.json", "object", "detached",
     ]  # fmt: skip
     assert sample.names(f"info/{sample.hex(0)}") == [name for name in sample.names(info) if name != "parent"]
     texts = {
-        name: sample.text(f"{info}/{name}") for name in sample.names(info) if name not in ("parent", "tree", "metadata")
+        name: sample.text(f"{info}/{name}")
+        for name in sample.names(info)
+        if name not in ("parent", "tree", "metadata", "object", "detached")
     }
     found = json.loads(texts.pop("commit.json"))
     assert texts == {
@@ -286,10 +293,10 @@ def test_symlinks_in_info(sample: Sample) -> None:
 
 def test_what_may_change_is_kept_briefly(sample: Sample) -> None:
     info = f"info/{sample.hex(1)}"
-    for name in ("signatures", "refs", "commit.json"):
+    for name in ("signatures", "refs", "commit.json", "detached"):
         found = sample.node(f"{info}/{name}")
         assert found.attributes_s == MOVING_NAME_S
-    for name in ("subject", "body", "timestamp", "metadata/version"):
+    for name in ("subject", "body", "timestamp", "metadata/version", "object"):
         found = sample.node(f"{info}/{name}")
         assert found.attributes_s == FOREVER_S
     point_at(sample.repository, "new", sample.checksums[1])
@@ -301,11 +308,18 @@ def test_what_may_change_is_kept_briefly(sample: Sample) -> None:
     sample.repository.database.write(lambda writing: writing.put(b"detached", id_key(number), signatures))
     assert sample.text(f"{info}/signatures") == "ostree.gpgsigs 0102\nostree.gpgsigs 03\n"
     assert json.loads(sample.text(f"{info}/commit.json"))["detached_metadata"]["note"] == "'x'"
+    assert sample.content(f"{info}/detached") == signatures
+
+
+def test_the_bytes_of_a_commit(sample: Sample) -> None:
+    info = f"info/{sample.hex(1)}"
+    assert hashlib.sha256(sample.content(f"{info}/object")).hexdigest() == sample.hex(1)
+    assert sample.content(f"{info}/detached") == b""
 
 
 def test_items_that_a_commit_does_not_have_are_stale(sample: Sample) -> None:
     first = nodeid.Info(CommitNumber(1024), 0)
-    for item in (3, 12, 1023, 1024 + len(METADATA), (1 << 28) - 1):
+    for item in (3, 14, 1023, 1024 + len(METADATA), (1 << 28) - 1):
         with pytest.raises(StaleNodeError):
             sample.view.attributes(nodeid.virtual_node(first._replace(item=item)))
     with pytest.raises(StaleNodeError):

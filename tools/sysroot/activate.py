@@ -7,7 +7,6 @@ is current, and the new one garbage; after it the new one is, whatever happens.
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -65,6 +64,8 @@ def _make_durable(stateroot: Stateroot, path: Path, *, everything: bool) -> None
 
 
 def _sync_file_system(path: Path) -> None:
+    import ctypes  # a rollback writes no tree, and needs none of it
+
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         if ctypes.CDLL(None, use_errno=True).syncfs(descriptor):

@@ -12,31 +12,35 @@ the rename of `current`                                                         
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
-from store.errors import AccessError
-from store.objects import checksum_from_hex
 from store.repository import Repository
-from store.schema import TreeId
-from store.tree import commit_number, commit_record, load_listing, root_entry
-from tools.linking import LinkCounts
-from tools.materialise import Written
-from tools.neighbours import Neighbour
 from tools.sysroot.activate import activate
 from tools.sysroot.data_versions import Lower, lower_versions, raise_marks, refuse_lower
-from tools.sysroot.etc_merge import Merge
-from tools.sysroot.keeping import keep, keep_only
-from tools.sysroot.layout import PRISTINE, Generation, Stateroot
-from tools.sysroot.merging import EtcMerger, MergeOptions, is_unchanged
+from tools.sysroot.etc_changes import is_unchanged
+from tools.sysroot.layout import Generation, Stateroot
 from tools.sysroot.origin import HighWater, Origin
-from tools.sysroot.package_summary import package_summary
-from tools.sysroot.policy import ContentCheck, check_signature
+from tools.sysroot.policy import check_signature
+from tools.sysroot.shape import shape_of
 from tools.sysroot.sweep import sweep
 from tools.sysroot.target import Target
-from tools.sysroot.trees import Built, Shape, TreeBuilder, shape_of
-from tools.sysroot.var import is_empty, seed, take_snapshot
+from tools.sysroot.var import take_snapshot
+
+if TYPE_CHECKING:
+    from tools.linking import LinkCounts
+    from tools.materialise import Written
+    from tools.sysroot.etc_merge import Merge
+
+
+@dataclass(frozen=True, slots=True)
+class MergeOptions:
+    """text: merge texts line by line; strict: no conflicts; skip: take the new release's etc as it is."""
+
+    text: bool = False
+    strict: bool = False
+    skip: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,21 +84,16 @@ def deploy(
         OSError: the disk is full, or this user may not write there.
     """
     kept = sweep(stateroot)
-    return _Deployer(stateroot, repository, target, options, advance).run(kept)
+    return _Deployer(stateroot, repository, target, options).run(kept, advance)
 
 
 class _Deployer:
-    def __init__(
-        self, stateroot: Stateroot, repository: Repository, target: Target, options: Options,
-        advance: Callable[[int], object],
-    ) -> None:  # fmt: skip
-        self._stateroot, self._repository, self._target = stateroot, repository, target
-        self._options, self._advance = options, advance
+    def __init__(self, stateroot: Stateroot, repository: Repository, target: Target, options: Options) -> None:
+        self._stateroot, self._repository, self._target, self._options = stateroot, repository, target, options
         self._current = stateroot.current()
         self._created = datetime.now(UTC).replace(microsecond=0)
-        self._notes: list[str] = []
 
-    def run(self, kept: set[str]) -> Outcome:
+    def run(self, kept: set[str], advance: Callable[[int], object]) -> Outcome:
         certified = check_signature(self._stateroot.sysroot.policy, self._repository, self._target)
         lower = lower_versions(self._target.declares, self._marks())
         if not self._options.accept_data_versions:
@@ -104,39 +103,14 @@ class _Deployer:
         reusable = self._reusable() if self._options.reuse else None
         if reusable is not None:
             generation = self._activate(self._origin(reusable.deployment, certified), is_new_tree=False)
-            return Outcome(generation, self._current, lower=lower, notes=self._notes)
-        try:
-            return self._build(shape, certified, kept, lower)
-        except BaseException:
-            self._clean_up()
-            raise
+            return Outcome(generation, self._current, lower=lower)
+        from tools.sysroot.build import Building  # what is there already is switched to at once
 
-    def _build(self, shape: Shape, certified: Sequence[str], kept: set[str], lower: list[Lower]) -> Outcome:
-        name = self._free_name()
-        origin = replace(self._origin(name, certified), packages=self._packages())
-        with self._repository.lock():
-            self._keep(name, kept)
-            builder = TreeBuilder(
-                self._stateroot, self._repository, user_mode=self._options.user_mode, neighbours=self._neighbours(),
-                advance=self._advance,
-            )  # fmt: skip
-            built = builder.build(self._target.place, shape, name)
-            check = self._content_check(shape)
-            if check is not None:
-                check.check(built)
-            merger = self._merger(built)
-            if merger is not None:
-                origin = merger.look(origin)
-            self._seed(builder, shape, check)
-        root = self._stateroot.deployments / name
-        built.pristine.rename(root.with_name(name + PRISTINE))
-        built.root.rename(root)
-        if merger is not None:
-            merger.moved(root, root.with_name(name + PRISTINE))
-        generation = self._activate(origin, last_look=merger.look if merger else lambda origin: origin)
-        return Outcome(
-            generation, self._current, built.written, built.links, merger.merge if merger else None, lower, self._notes
-        )  # fmt: skip
+        building = Building(self._stateroot, self._repository, self._target, shape, self._options, kept)
+        with building:
+            origin = building.build(self._origin(building.name, certified), advance)
+            generation = self._activate(origin, last_look=building.last_look)
+        return building.outcome(generation, lower)
 
     def _activate(
         self, origin: Origin, *, is_new_tree: bool = True, last_look: Callable[[Origin], Origin] = lambda origin: origin
@@ -157,83 +131,10 @@ class _Deployer:
             high_water=raise_marks(self._marks(), target.declares, deployment, self._created),
         )  # fmt: skip
 
-    def _free_name(self) -> str:
-        taken = set(self._stateroot.deployment_names())
-        number = 0
-        while f"{self._target.checksum}.{number}" in taken:
-            number += 1
-        return f"{self._target.checksum}.{number}"
-
-    def _keep(self, name: str, kept: set[str]) -> None:
-        try:
-            keep_only(self._repository, self._stateroot, kept)
-            keep(self._repository, self._stateroot, name, self._target.number)
-        except AccessError as error:
-            self._notes.append(f"no ref keeps the commit from 'fsview prune': {error}")
-
     def _reusable(self) -> Generation | None:
         """Return a generation whose deployment is of this commit, and whose etc is what merging would make of it."""
+        if self._current is not None and not self._options.merge.skip and not is_unchanged(self._current):
+            return None
         same = [one for one in self._stateroot.generations() if one.origin.commit == self._target.checksum]
-        unchanged = self._options.merge.skip or self._current is None or is_unchanged(self._current)
-        return next((one for one in reversed(same) if is_unchanged(one)), None) if unchanged else None
-
-    def _neighbours(self) -> list[Neighbour]:
-        """Return the current deployment, and before it one of the same commit if there is such."""
-        found: dict[str, Generation] = {}
-        generations = self._stateroot.generations()
-        same = [one for one in generations if one.origin.commit == self._target.checksum]
-        for generation in same[-1:] + generations[-1:]:
-            found[generation.deployment] = generation
-        neighbours = []
-        with self._repository.database.reading() as reading:
-            for generation in found.values():
-                number = commit_number(reading, checksum_from_hex(generation.origin.commit))
-                if number is not None:
-                    neighbours.append(Neighbour(generation.root, root_entry(reading, commit_record(reading, number))))
-        return neighbours
-
-    def _packages(self) -> str:
-        """Return in a few words which packages differ from the current deployment's; "" where that is not known."""
-        if self._current is None:
-            return ""
-        with self._repository.database.reading() as reading:
-            number = commit_number(reading, checksum_from_hex(self._current.origin.commit))
-            if number is None or number == self._target.number:
-                return ""
-            return package_summary(self._repository, reading, number, self._target.number)
-
-    def _content_check(self, shape: Shape) -> ContentCheck | None:
-        if not self._stateroot.sysroot.policy.is_certified:
-            return None
-        return ContentCheck(self._repository, self._target, shape, user_mode=self._options.user_mode)
-
-    def _merger(self, built: Built) -> EtcMerger | None:
-        if self._current is None or self._options.merge.skip:
-            return None
-        return EtcMerger(self._current, built.root, built.pristine, built.has_etc, self._options.merge)
-
-    def _seed(self, builder: TreeBuilder, shape: Shape, check: ContentCheck | None) -> None:
-        """Fill an empty /var; killed after it, the next deployment finds it filled: whole, as it is one rename."""
-        if shape.var is None or not self._has_contents(shape):
-            return
-        var = self._stateroot.var
-        if not is_empty(var):
-            self._notes.append("what the commit has in /var is ignored: the stateroot has a /var of its own")
-            return
-        new = builder.build_var(shape.var)
-        if check is not None:
-            check.check_var(new)
-        if not seed(var, new):
-            self._notes.append(f"{var} was not filled with what the commit has in /var: something is mounted there")
-        else:
-            self._notes.append(f"{var} was empty, and was filled with what the commit has in /var")
-
-    def _has_contents(self, shape: Shape) -> bool:
-        assert shape.var is not None
-        with self._repository.database.reading() as reading:
-            return len(load_listing(reading, TreeId(shape.var.id))) > 0
-
-    def _clean_up(self) -> None:
-        """Leave nothing of a deployment that failed; what can't be removed now is swept by the next command."""
-        with suppress(Exception), self._repository.lock():
-            keep_only(self._repository, self._stateroot, sweep(self._stateroot))
+        newest = {one.deployment: one for one in same}
+        return next((one for one in reversed(newest.values()) if is_unchanged(one)), None)

@@ -9,6 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from tools.sysroot.etc_tree import Node, has_same_content, top
+from tools.sysroot.layout import Generation
 
 
 class Kind(StrEnum):
@@ -34,6 +35,14 @@ def find_changes(pristine: Path, admin: Path) -> list[Change]:
         SysrootError: one of them is no directory.
     """
     return list(_changes(b"", top(pristine), top(admin), settled_ns(pristine)))
+
+
+def is_unchanged(generation: Generation) -> bool:
+    """Whether the etc of a deployment is what was committed."""
+    pristine, admin = generation.pristine_etc, generation.root / "etc"
+    if not admin.is_dir():
+        return not any(pristine.iterdir())
+    return next(_changes(b"", top(pristine), top(admin), settled_ns(pristine)), None) is None
 
 
 def settled_ns(pristine: Path) -> int:

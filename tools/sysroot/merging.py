@@ -6,12 +6,13 @@ fingerprint, just before the switch, and merged again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from store.errors import ConflictError, SysrootError
 from tools.render import count_text, quote_path
+from tools.sysroot.deploy import MergeOptions
 from tools.sysroot.etc_changes import find_changes
 from tools.sysroot.etc_merge import Conflict, Merge, fingerprint, merge_etc
 from tools.sysroot.layout import Generation
@@ -21,23 +22,6 @@ from tools.sysroot.var import copy_tree
 
 _TRIES: Final = 5
 _LISTED_MAX: Final = 20
-
-
-@dataclass(frozen=True, slots=True)
-class MergeOptions:
-    """text: merge texts line by line; strict: no conflicts; skip: take the new release's etc as it is."""
-
-    text: bool = False
-    strict: bool = False
-    skip: bool = False
-
-
-def is_unchanged(generation: Generation) -> bool:
-    """Whether the etc of a deployment is what was committed."""
-    admin = generation.root / "etc"
-    if not admin.is_dir():
-        return not any(generation.pristine_etc.iterdir())
-    return not find_changes(generation.pristine_etc, admin)
 
 
 class EtcMerger:

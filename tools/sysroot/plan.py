@@ -15,8 +15,9 @@ from tools.sysroot.etc_merge import Merge, merge_etc
 from tools.sysroot.layout import Generation, Stateroot
 from tools.sysroot.merging import conflict_lines, merge_text, refuse_conflicts
 from tools.sysroot.policy import check_signature
+from tools.sysroot.shape import shape_of
 from tools.sysroot.target import Target
-from tools.sysroot.trees import shape_of, write_etc
+from tools.sysroot.trees import write_etc
 
 if TYPE_CHECKING:
     from tools.sysroot.deploy import Options

@@ -24,6 +24,9 @@ from store.schema import FileId, MetaId, TreeId
 from store.tree import meta_record, object_id, tree_record
 from tools.recipe import read_xattrs
 from tools.render import quote_path
+from tools.sysroot.shape import Shape
+from tools.sysroot.target import Target
+from tools.sysroot.trees import Built
 
 _CHUNK_BYTES: Final = 1 << 20
 _SET_ID_BITS: Final = 0o6000
@@ -132,3 +135,30 @@ class Prover:
 
     def _refuse(self, path: bytes, expected: str, found: str) -> Never:
         raise CorruptionError("what was deployed", quote_path(path), expected, found)
+
+
+class ContentCheck:
+    """Proves what was written of one commit."""
+
+    def __init__(self, repository: Repository, target: Target, shape: Shape, *, user_mode: bool) -> None:
+        self._prover = Prover(repository, target.checksum, target.raw, user_mode=user_mode)
+        self._shape = shape
+
+    def check(self, built: Built) -> None:
+        """Compare a tree, before /etc is merged, and its pristine etc with the commit.
+
+        Raises:
+            CorruptionError: they differ.
+        """
+        is_usr_etc = self._shape.is_usr_etc
+        more = (b"etc", b"var") if is_usr_etc else (b"var",)
+        self._prover.prove(built.root, self._prover.root, hollow=(b"/var",), more=more)
+        if self._shape.etc is None:
+            return
+        etc = self._prover.below(*((b"usr", b"etc") if is_usr_etc else (b"etc",)))
+        for top in (built.pristine, *([built.root / "etc"] if is_usr_etc else [])):
+            self._prover.prove(top, etc)
+
+    def check_var(self, new: Path) -> None:
+        """Compare what /var is to be filled with."""
+        self._prover.prove(new, self._prover.below(b"var"))

@@ -1,40 +1,79 @@
-"""From the word that names what is to be deployed to the sysroot's repository and a revision in it."""
+"""From the word that names what is to be deployed to a repository that has it, and a revision there."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from store.errors import InvalidNameError, NotFoundError
+import click
+
+from store.errors import NotFoundError
+from store.objects import checksum_from_hex
 from store.repository import Repository
+from store.tree import commit_number
+from tools.render import progress
 from tools.sysroot.layout import Sysroot
+
+if TYPE_CHECKING:
+    from fsview.locate import Located
 
 
 @contextmanager
 def open_source(sysroot: Sysroot, source: str) -> Iterator[tuple[Repository, str]]:
     """Yield the open repository of *sysroot*, and *source* as a revision in it.
 
+    What is in a view of another repository is copied through the mount, if it is not in this one.
+
     Raises:
         NotFoundError: there is no repository, or nothing at the path.
-        InvalidNameError: the path is in a view of another repository.
         MountError: the view does not answer.
+        SourceError: what is copied is not what its checksum stands for.
     """
-    where, revision = sysroot.repository_path, source
-    if source.startswith(("/", ".")) or ("/" in source and os.path.lexists(source)):
-        from fsview.locate import is_in_view, locate
-        from tools.mounted import is_same
-
-        if source.startswith(("/", ".")) or is_in_view(source):
-            found = locate(source)
-            if not is_same(found.repository, where):
-                raise InvalidNameError(
-                    f"{source} is in a view of {found.repository}, but the repository of {sysroot.path} is {where}"
-                )
-            revision = found.revision
+    where, found = sysroot.repository_path, located(source)
     try:
         repository = Repository.open(where)
     except NotFoundError as error:
         raise NotFoundError(f"the sysroot's repository: {error}; {sysroot.path}/fsview.toml names it") from error
     with repository:
-        yield repository, revision
+        if found is not None:
+            take_over(repository, found, source, f"{where} does not have it")
+        yield repository, source if found is None else found.revision
+
+
+def located(source: str) -> Located | None:
+    """Return what *source* shows, if it is a path in a mounted view, and None if it is a revision.
+
+    Raises:
+        NotFoundError: nothing is at the path.
+        MountError: the view does not answer.
+    """
+    if not source.startswith(("/", ".")) and not ("/" in source and os.path.lexists(source)):
+        return None
+    from fsview.locate import is_in_view, locate  # revisions don't need them
+
+    return locate(source) if source.startswith(("/", ".")) or is_in_view(source) else None
+
+
+def take_over(repository: Repository, found: Located, path: str, why: str) -> None:
+    """Copy the commit of *path* through the mount, unless the view's repository is *repository*, or that has it.
+
+    *why* it is copied the user is told.
+
+    Raises:
+        MountError, SourceError, OSError: as `receive` does.
+    """
+    from tools.mounted import is_same
+
+    if is_same(found.repository, repository.path):
+        return
+    with repository.database.reading() as reading:
+        if commit_number(reading, checksum_from_hex(found.commit)) is not None:
+            return
+    from tools.commit import reporter
+    from tools.receive import receive
+
+    click.echo(f"fsview: {path} is copied through the mount: {why}", err=True)
+    with progress("copying through the mount", unit="files") as advance:
+        receive(repository, found, path, reporter(advance))

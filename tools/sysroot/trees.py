@@ -12,31 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from store.database import Reading
-from store.errors import SysrootError
 from store.listing import Entry
 from store.repository import Repository
 from store.revisions import Place
-from store.schema import TreeId
-from store.tree import load_listing
 from tools.checkout import check_room
 from tools.linking import Link, LinkCounts, Linker
 from tools.materialise import DIRECTORY, TreeWriter, Written, forget_acls
 from tools.neighbours import Neighbour
 from tools.sysroot.layout import PRISTINE, TEMPORARY, Stateroot
+from tools.sysroot.shape import Shape
 from tools.sysroot.var import VAR_NEW
 
 ETC: Final = b"/etc"
 VAR: Final = b"/var"
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """Where a tree has what is special in a deployment; None: nowhere."""
-
-    etc: Entry | None
-    is_usr_etc: bool
-    var: Entry | None
 
 
 @dataclass(slots=True)
@@ -48,24 +36,6 @@ class Built:
     has_etc: bool
     written: Written
     links: LinkCounts
-
-
-def shape_of(reading: Reading, root: Entry) -> Shape:
-    """Return where a tree has its etc and var.
-
-    Raises:
-        SysrootError: in two places; or it is no directory.
-    """
-    top = load_listing(reading, TreeId(root.id))
-    usr = top.find(b"usr")
-    etc, var = top.find(b"etc"), top.find(b"var")
-    usr_etc = load_listing(reading, TreeId(usr.id)).find(b"etc") if usr and usr.is_directory else None
-    if etc and usr_etc:
-        raise SysrootError("the tree has both /etc and /usr/etc, but a deployment has one; commit it without the other")
-    found = etc or usr_etc
-    if found and not found.is_directory:
-        raise SysrootError("the tree's etc is no directory, so it can't be merged with the admin's changes")
-    return Shape(found, usr_etc is not None, var if var and var.is_directory else None)
 
 
 def write_etc(repository: Repository, target: Path, etc: Entry | None, *, user_mode: bool) -> None:

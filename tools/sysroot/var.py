@@ -10,10 +10,8 @@ it has happened already. What was replaced becomes the snapshot of the generatio
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
-import subprocess
 from pathlib import Path
 from typing import Final
 
@@ -94,6 +92,8 @@ def copy_tree(source: Path, target: Path) -> None:
     Raises:
         FsviewError: that failed; cp has said why.
     """
+    import subprocess  # as below: what is only switched copies nothing
+
     try:
         command: list[str | Path] = ["cp", "-a", "--reflink=auto", "-T", "--", source, target]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
@@ -105,6 +105,8 @@ def copy_tree(source: Path, target: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> None:
+    import ctypes
+
     library = ctypes.CDLL(None, use_errno=True)
     if library.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE):
         number = ctypes.get_errno()

@@ -1,0 +1,89 @@
+"""`fsview deploy`: a tree becomes current, or with --dest just a tree."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from store.schema import TreeId
+from store.tree import tree_record
+from tools.cli import REPO_OPTION, named_repository
+from tools.render import print_json, progress
+from tools.sysroot.layout import Sysroot
+from tools.sysroot.options import OS_OPTION, SYSROOT_OPTION, open_sysroot, say
+from tools.sysroot.outcome import written_text
+from tools.sysroot.target import find_target
+from tools.sysroot.verbs import SourceType, change, deployment_options, is_user_mode
+
+EXAMPLES = """
+\b
+Examples:
+  fsview deploy --sysroot /srv/web debian/12/amd64/base
+  fsview deploy MNT/refs/debian/12/amd64/base     from a mounted view; 'upgrade' will follow the ref
+  fsview deploy --dry-run --json debian/13
+  fsview deploy --dest /srv/image MNT/refs/debian/12/amd64/base     one tree, outside of any sysroot
+
+\b
+Files come as reflinks, else as hard links of the repository's own files or of the same files in the deployment before;
+else they are copied. Don't write to them in place. What is in etc/ is always a copy.
+
+\b
+A path may be in a view of another repository, even of one that can't be opened here: the commit is then copied through
+the mount, and every checksum made anew, before anything is deployed.
+"""
+
+
+@click.command("deploy", epilog=EXAMPLES)
+@click.argument("source", type=SourceType())
+@click.option("--dest", metavar="DIR", type=click.Path(path_type=Path),
+              help="Write the tree there, new or an empty directory, and make nothing current.")  # fmt: skip
+@deployment_options
+@SYSROOT_OPTION
+@OS_OPTION
+@REPO_OPTION
+def deploy_command(
+    source: str, dest: Path | None, sysroot: Path | None, os_name: str | None, repo: Path | None, **given: Any
+) -> None:
+    """Write the tree SOURCE, a revision or a path in a mounted view, and make it current.
+
+    With --dest it is written elsewhere; SOURCE may then be of --repo, too.
+    """
+    named = named_repository(click.get_current_context())
+    if dest is None:
+        if repo is not None:
+            raise click.UsageError("a sysroot has a repository of its own; --repo is for --dest")
+        change(open_sysroot(sysroot).stateroot(os_name), source, "deploy", given)
+        return
+    odd = [name for name in ("no_merge", "strict", "accept_data_versions", "snapshot_var") if given[name]]
+    if odd or os_name or given["merge"] != "keep":
+        raise click.UsageError("--dest makes no generation: there is no /etc to merge, no /var, and no stateroot")
+    _deploy_once(source, dest, None if sysroot is None else open_sysroot(sysroot), named, given)
+
+
+def _deploy_once(source: str, dest: Path, sysroot: Sysroot | None, named: Path | None, given: dict[str, Any]) -> None:
+    from tools.sysroot.one_off import deploy_once, open_one_off
+
+    with open_one_off(sysroot, named, source, dest) as (repository, revision):
+        with repository.database.reading() as reading:
+            target = find_target(reading, source, revision)
+            entries = tree_record(reading, TreeId(target.place.entry.id)).entries
+        facts = {"commit": target.checksum, "ref": target.ref, "title": target.title, "destination": os.fspath(dest)}
+        if given["dry_run"]:
+            if given["in_json"]:
+                print_json({"dry_run": True} | facts)
+            else:
+                print(f"would write {target.checksum} {target.title} to {dest}".replace("  ", " "))
+            return
+        with progress("deploying", entries, "entries") as advance:
+            made = deploy_once(
+                sysroot, repository, target, dest, user_mode=is_user_mode(), advance=advance
+            )  # fmt: skip
+    if given["in_json"]:
+        print_json(facts | {"written": asdict(made.written), "links": asdict(made.links)})
+    else:
+        say(written_text(made.written, made.links))
+        print(dest)
