@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ Examples:
 
 _TEXT = click.File("r", "utf-8", "surrogateescape")
 _BY_REVISION = "ref="
+_LEAVING_OUT = ("skip_list", "ignore", "ignore_files", "skip_special", "one_file_system", "no_xattrs")
 
 
 class _TreeType(RevisionType):
@@ -99,11 +101,15 @@ def commit_command(repository: Repository, /, **options: Any) -> None:
     if options["ignore_files"] and any(tree.kind not in ("dir", WORKSPACE) for tree in trees):
         raise click.UsageError("--ignore-files is for directories; use --ignore or --skip-list with tar= and ref=")
     message = _message(options, _new_parent(repository, options))
+    workspace = load(options["workspace"]) if options["workspace"] else None
+    before = workspace.fingerprint() if workspace else ""
     with progress("committing", unit="files") as advance:
         made = commit(
             repository, trees, message, _disk_options(options), allow_changed=options["allow_changed"],
             report=reporter(advance),
         )  # fmt: skip
+    if workspace is not None and not made.changed and not any(options[name] for name in _LEAVING_OUT):
+        replace(workspace, committed=before).save()  # so it may be removed, unless it was changed meanwhile
     if made.changed:
         click.echo(f"fsview: changed or vanished meanwhile, stored as read last: {listed(made.changed)}", err=True)
     click.echo(made.checksum.hex())

@@ -21,7 +21,7 @@ Examples:
   chroot /srv/work apt-get -y install hello
   fsview commit --workspace /srv/work -b debian/12/amd64/hello -s "with hello"
   fsview workspace list
-  fsview workspace remove --force /srv/work
+  fsview workspace remove /srv/work
 
 \b
 What you change is beside DIR, in DIR.workspace/, and costs what it is large; the commit itself stays as it is. After a
@@ -110,7 +110,7 @@ def umount_command(point: Path, lazy: bool) -> None:
 @click.argument("point", metavar="DIR", type=_POINT)
 @click.option("--force", is_flag=True, help="Though something was changed in it, which is lost.")
 def remove_command(point: Path, force: bool) -> None:
-    """Unmount a workspace and delete it."""
+    """Unmount a workspace and delete it, if all that was changed in it is committed."""
     from store.repository import Repository
     from tools.workspace_state import load
     from tools.workspaces import remove

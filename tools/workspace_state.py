@@ -29,13 +29,18 @@ _FORMAT: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """A writable tree on top of a commit; view: where its repository is mounted, if that is not its own mount."""
+    """A writable tree on top of a commit.
+
+    view: where its repository is mounted, if that is not its own mount; committed: what `fingerprint` was when all that
+    was changed was committed.
+    """
 
     point: Path
     repository: Path
     commit: str  # checksum
     by_kernel: bool
     view: Path | None = None
+    committed: str = ""
 
     @property
     def home(self) -> Path:
@@ -61,6 +66,16 @@ class Workspace:
     def ref(self) -> str:
         """Return the ref that keeps its commit."""
         return REF_PREFIX + self.name
+
+    def fingerprint(self) -> str:
+        """Return a digest of what was changed, by names and stat: it differs after any further change."""
+        seen = hashlib.sha256()
+        for directory, below, names, descriptor in os.fwalk(os.fsencode(self.upper), onerror=_raise):
+            for name in (b".", *sorted(below + names)):
+                one = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+                facts = (directory, name, one.st_mode, one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns)
+                seen.update(repr(facts).encode())
+        return seen.hexdigest()
 
     def save(self) -> None:
         """Write it down: from now on it is one. The rename is the atomic step."""
@@ -114,13 +129,18 @@ def _read(home: Path, point: Path) -> Workspace:
         if found["format"] != _FORMAT:
             raise FormatError(f"{home / _FILE} is of a newer fsview, with format {found['format']}; use that")
         view = Path(found["view"]) if found["view"] is not None else None
-        return Workspace(point, Path(found["repository"]), found["commit"], found["by_kernel"], view)
+        repository, committed = Path(found["repository"]), found.get("committed", "")
+        return Workspace(point, repository, found["commit"], found["by_kernel"], view, committed)
     except (FileNotFoundError, NotADirectoryError):
         raise NotFoundError(
             f"{point} is no workspace: {home / _FILE} does not exist; to make one: fsview workspace REV {point}"
         ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise FormatError(f"{home / _FILE} can't be read: {error!r}") from error
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _registry() -> Path:

@@ -91,11 +91,11 @@ def remove(repository: Repository, workspace: Workspace, *, force: bool) -> None
     """End a workspace and delete it, what was changed in it included.
 
     Raises:
-        ConflictError: something was changed in it, and *force* is not set.
+        ConflictError: something was changed in it that was not committed, and *force* is not set.
         MountError: it is in use.
     """
     changed = os.listdir(workspace.upper)
-    if changed and not force:
+    if changed and not force and workspace.fingerprint() != workspace.committed:
         raise ConflictError(
             f"{workspace.point} has changes, such as in {min(changed)}; keep them: fsview commit --workspace "
             f"{workspace.point} -b REF; to remove the workspace all the same: --force"

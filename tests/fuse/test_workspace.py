@@ -76,7 +76,12 @@ def test_from_the_first_day_to_the_last(
     assert made in log and run_fsview("rev-parse", "--repo", base, "r").stdout.strip() in log
     assert run_fsview("diff", "--repo", base, "r", "new").stdout.split() == ["M", "/a"]
 
-    run_fsview("workspace", "remove", "--force", work)
+    (work / "d" / "b").chmod(0o600)
+    assert "has changes" in run_fsview("workspace", "remove", work, status=11).stderr
+    run_fsview("commit", "--workspace", work, "-b", "new", "--ignore=a")
+    assert "has changes" in run_fsview("workspace", "remove", work, status=11).stderr
+    run_fsview("commit", "--workspace", work, "-b", "new")
+    run_fsview("workspace", "remove", work)
     assert not work.exists() and run_fsview("workspace", "list").stdout == ""
     assert run_fsview("refs", "--repo", base).stdout.split() == ["new", "r"]
 
