@@ -14,7 +14,7 @@ from store.database import Database
 from store.objects import DirMeta
 from store.schema import FileId, MetaId
 from store.statcache import StatRecord, pack_stat, stat_key
-from tools.hashing import Hasher
+from tools.hashing import Hasher, Recorded, found_attributes
 from tools.patterns import IGNORE_FILE, IsIgnored, nested
 from tools.sources import DiskOptions, Scanned
 
@@ -94,13 +94,13 @@ class DiskDirectory:
         """Return the dirmeta."""
         if self._meta_id is not None:
             return self._meta_id
-        recipe, status = self._scan.options.recipe, self._status
+        recipe = self._scan.options.recipe
         try:
             xattrs = recipe.xattrs_of(self._reach)
         except OSError as error:
             self._complain(self.path, error)
             xattrs = ()
-        return recipe.directory(status.st_uid, status.st_gid, status.st_mode, xattrs)
+        return recipe.directory(*(self._recorded_itself() or found_attributes(self._status)), xattrs)
 
     def scan(self) -> Scanned:
         """Return what is in it, and hand what changed to the hasher."""
@@ -215,8 +215,16 @@ class DiskDirectory:
             elif hit:
                 scanned.files[name] = FileId(number)
             else:
-                scanned.files[name] = submit(prefix + name, status.st_size)
+                scanned.files[name] = submit(prefix + name, status.st_size, self._recorded(name, status))
             scanned.stats[name] = packed
+
+    def _recorded_itself(self) -> Recorded | None:
+        """Return what this directory is to be committed with, if that is not what it has."""
+        return None
+
+    def _recorded(self, name: bytes, status: os.stat_result) -> Recorded | None:
+        """Return what a file is to be committed with, if that is not what it has."""
+        return None
 
     def _child(self, name: bytes, status: os.stat_result, meta_id: MetaId | None) -> DiskDirectory:
         child = DiskDirectory(self._scan, os.path.join(self.path, name), status, self)

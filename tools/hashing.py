@@ -14,7 +14,7 @@ import errno
 import os
 import signal
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext, suppress
@@ -60,11 +60,20 @@ class Job:
     recipe: Recipe
 
 
+class Recorded(NamedTuple):
+    """Owner and mode that a file is to be committed with, where those on disk say something else."""
+
+    uid: int
+    gid: int
+    mode: int
+
+
 class _Batch:
-    __slots__ = ("bytes", "future", "paths", "results")
+    __slots__ = ("bytes", "future", "paths", "recorded", "results")
 
     def __init__(self) -> None:
         self.paths: list[bytes] = []
+        self.recorded: dict[bytes, Recorded] = {}
         self.bytes = 0
         self.future: Future[list[Hashed]] | None = None
         self.results: list[Hashed] | None = None
@@ -105,10 +114,12 @@ class Hasher:
         """Whether so much is under way that results should be taken before more is handed in."""
         return self._outstanding > _OUTSTANDING_BATCHES_MAX
 
-    def submit(self, path: bytes, size: int) -> Ticket:
-        """Hand in a regular file or a symlink of about *size* bytes."""
+    def submit(self, path: bytes, size: int, recorded: Recorded | None = None) -> Ticket:
+        """Hand in a regular file or a symlink of about *size* bytes; *recorded*: with other attributes than it has."""
         batch = self._batch
         batch.paths.append(path)
+        if recorded is not None:
+            batch.recorded[path] = recorded
         batch.bytes += size
         ticket = Ticket(self, batch, len(batch.paths) - 1)
         if len(batch.paths) >= _BATCH_FILES or batch.bytes >= _BATCH_BYTES:
@@ -121,7 +132,7 @@ class Hasher:
             self._batch = _Batch()
         if batch.future is None:
             self._local = self._local or _Worker(self._job)
-            return self._local.run(batch.paths)
+            return self._local.run(batch.paths, batch.recorded)
         with _telling_of_death():
             results = batch.future.result()
         self._outstanding -= 1
@@ -135,7 +146,7 @@ class Hasher:
                 self._processes, get_context("fork"), initializer=_start_worker, initargs=(self._job, os.getpid())
             )
         with _telling_of_death():
-            batch.future = self._pool.submit(_run_batch, batch.paths)
+            batch.future = self._pool.submit(_run_batch, batch.paths, batch.recorded)
         self._outstanding += 1
         self._batch = _Batch()
 
@@ -177,14 +188,14 @@ class _Worker:
         self._repository = Repository.open(job.repository)
         self._stager = Stager(self._repository, job.stage, str(os.getpid()))
 
-    def run(self, paths: Iterable[bytes]) -> list[Hashed]:
+    def run(self, paths: Iterable[bytes], recorded: Mapping[bytes, Recorded]) -> list[Hashed]:
         """Hash and stage files.
 
         Raises:
             OSError: the stage can't be written.
         """
         try:
-            results = [self._hash(path) for path in paths]
+            results = [self._hash(path, recorded.get(path)) for path in paths]
             self._stager.flush()
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self._job.stage)) from error
@@ -194,10 +205,10 @@ class _Worker:
         with self._stager, self._repository:
             pass
 
-    def _hash(self, path: bytes) -> Hashed:
+    def _hash(self, path: bytes, recorded: Recorded | None) -> Hashed:
         try:
             for tries_left in reversed(range(_TRIES)):
-                result = self._hash_once(path, tries_left == 0)
+                result = self._hash_once(path, recorded, tries_left == 0)
                 if result is not None:
                     return result
         except OSError as error:
@@ -209,35 +220,35 @@ class _Worker:
             return Hashed(_NONE, b"", problem=str(error))
         raise AssertionError("the last try gives a result")
 
-    def _hash_once(self, path: bytes, is_last: bool) -> Hashed | None:
+    def _hash_once(self, path: bytes, recorded: Recorded | None, is_last: bool) -> Hashed | None:
         """Return the file as it is, or None if it changed under our hands and there is another try."""
         try:
             file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
             if error.errno != errno.ELOOP:
                 raise
-            return self._hash_symlink(path, is_last)
+            return self._hash_symlink(path, recorded, is_last)
         try:
-            return self._hash_open(file, is_last)
+            return self._hash_open(file, recorded, is_last)
         finally:
             os.close(file)
 
-    def _hash_symlink(self, path: bytes, is_last: bool) -> Hashed | None:
+    def _hash_symlink(self, path: bytes, recorded: Recorded | None, is_last: bool) -> Hashed | None:
         status, target = os.lstat(path), os.readlink(path)
         xattrs = self._job.recipe.xattrs_of(path)
         packed = pack_stat(status)
         changed = packed != pack_stat(os.lstat(path))
         if changed and not is_last:
             return None
-        header = self._job.recipe.file(status.st_uid, status.st_gid, status.st_mode, xattrs, target)
+        header = self._job.recipe.file(*(recorded or found_attributes(status)), xattrs, target)
         return Hashed(self._stager.symlink(header, status.st_mtime_ns), packed, changed)
 
-    def _hash_open(self, file: int, is_last: bool) -> Hashed | None:
+    def _hash_open(self, file: int, recorded: Recorded | None, is_last: bool) -> Hashed | None:
         status = os.fstat(file)
         if not stat.S_ISREG(status.st_mode):
             return Hashed(_NONE, b"", problem="it was replaced by something else while it was read")
         xattrs = self._job.recipe.xattrs_of(file)
-        header = self._job.recipe.file(status.st_uid, status.st_gid, status.st_mode, xattrs, b"")
+        header = self._job.recipe.file(*(recorded or found_attributes(status)), xattrs, b"")
         packed = pack_stat(status)
         changed = False
 
@@ -252,6 +263,11 @@ class _Worker:
             data = _read(file, status.st_size)
             checksum = self._stager.whole(data, header, status.st_mtime_ns) if accept(len(data)) else None
         return None if checksum is None else Hashed(checksum, packed, changed)
+
+
+def found_attributes(status: os.stat_result) -> Recorded:
+    """Return owner and mode as they are on disk."""
+    return Recorded(status.st_uid, status.st_gid, status.st_mode)
 
 
 def _read(file: int, size: int) -> bytes:
@@ -293,6 +309,6 @@ def _start_worker(job: Job, parent: int) -> None:
     _worker = _Worker(job)
 
 
-def _run_batch(paths: list[bytes]) -> list[Hashed]:
+def _run_batch(paths: list[bytes], recorded: dict[bytes, Recorded]) -> list[Hashed]:
     assert _worker is not None
-    return _worker.run(paths)
+    return _worker.run(paths, recorded)

@@ -22,8 +22,9 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
+from fsview.ownership import AS_COMMITTED, Ownership
 from store.errors import NotFoundError
-from store.listing import Entry
+from store.listing import Entry, Listing
 from store.objects import DirMeta, checksum_from_hex
 from store.repository import Repository
 from store.schema import MetaId, TreeId
@@ -31,7 +32,7 @@ from store.stager import Stager
 from store.tree import commit_number, commit_record, find, load_listing, root_entry
 from tools.commit_source import CommitDirectory, CommitScan
 from tools.disk_source import DiskDirectory, DiskScan, start_scan
-from tools.hashing import Hasher
+from tools.hashing import Hasher, Recorded
 from tools.sources import Directory, DiskOptions, Scanned
 from tools.workspace_state import Workspace
 
@@ -39,16 +40,21 @@ KERNEL_NOTES: Final = (b"trusted.overlay.",)
 FUSE_NOTES: Final = (b"trusted.overlay.", b"user.overlay.", b"user.fuseoverlayfs.")
 _WHITEOUT: Final = b".wh."
 _OPAQUE: Final = b".wh..wh..opq"
+_SET_ID_BITS: Final = 0o6000  # which fuse-overlayfs loses of a directory
 
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """The commit below an upper directory; notes as in the recipe; by_names: fuse-overlayfs's .wh. files count."""
+    """The commit below an upper directory; notes as in the recipe; by_names: fuse-overlayfs's .wh. files count.
+
+    ownership: how the view below shows owners and modes.
+    """
 
     commit: CommitScan
     root: Entry
     notes: tuple[bytes, ...]
     by_names: bool
+    ownership: Ownership
 
 
 def workspace_options(options: DiskOptions, workspace: Workspace) -> DiskOptions:
@@ -76,8 +82,9 @@ def open_workspace(
         if number is None:
             raise NotFoundError(f"{workspace.point} is based on the commit {workspace.commit}, which is not here")
         root = root_entry(reading, commit_record(reading, number))
-    base = Base(below, root, options.recipe.overlay_notes, not workspace.by_kernel)
     scan, status = start_scan(workspace.upper, options, repository.database, hasher)
+    ownership = Ownership(status.st_uid, status.st_gid, by_mode=True) if workspace.owner_me else AS_COMMITTED
+    base = Base(below, root, options.recipe.overlay_notes, not workspace.by_kernel, ownership)
     return UpperDirectory(scan, scan.root, status, base)
 
 
@@ -100,7 +107,7 @@ class _Whole:
 class UpperDirectory(DiskDirectory):
     """A directory of an upper directory, merged with the one below it."""
 
-    __slots__ = ("_above", "_base", "_hidden", "_lower")
+    __slots__ = ("_above", "_base", "_hidden", "_listing", "_lower")
 
     def __init__(
         self, scan: DiskScan, path: bytes, status: os.stat_result, base: Base, above: UpperDirectory | None = None
@@ -109,6 +116,7 @@ class UpperDirectory(DiskDirectory):
         super().__init__(scan, path, status, above)
         self._base, self._above = base, above
         self._lower: Entry | None = None
+        self._listing: Listing | None = None  # of the directory below
         self._hidden: set[bytes] = set()  # names below that don't count
 
     def scan(self) -> Scanned:
@@ -117,7 +125,6 @@ class UpperDirectory(DiskDirectory):
         scanned = super().scan()
         if scanned.vanished:
             return scanned
-        self._lower = self._find_lower()
         if self._lower is not None:
             below = CommitDirectory(self._base.commit, self._lower, self.path, self._place).scan()
             scanned.files |= {name: file for name, file in below.files.items() if name not in self._hidden}
@@ -138,7 +145,38 @@ class UpperDirectory(DiskDirectory):
             if hidden is None:
                 kept.append((name, status))
                 self._refuse_metacopy(name, status)
+        self._lower = self._find_lower()
         return super()._wanted(kept)
+
+    def _recorded_itself(self) -> Recorded | None:
+        return None if self._base.ownership == AS_COMMITTED else self._committed(self._lower, self._status)
+
+    def _recorded(self, name: bytes, status: os.stat_result) -> Recorded | None:
+        if self._base.ownership == AS_COMMITTED:
+            return None
+        if self._listing is None and self._lower is not None:
+            with self._base.commit.repository.database.reading() as reading:
+                self._listing = load_listing(reading, TreeId(self._lower.id))
+        return self._committed(self._listing.find(name) if self._listing else None, status)
+
+    def _committed(self, entry: Entry | None, status: os.stat_result) -> Recorded:
+        """Return what has to be committed of something that the user took over with -o owner=me, and *entry* was.
+
+        He can't have changed the owner, so that stays; so does the mode, if it is as it was shown. What is new gets
+        the owner of the directory that it is in.
+        """
+        if entry is None or stat.S_IFMT(entry.mode) != stat.S_IFMT(status.st_mode):
+            return Recorded(*self._owner(), status.st_mode)
+        shown, *_ = self._base.ownership.shown(entry.mode, entry.uid, entry.gid)
+        is_kept = (status.st_mode ^ shown) & ~_SET_ID_BITS == 0 if entry.is_directory else status.st_mode == shown
+        return Recorded(entry.uid, entry.gid, entry.mode if is_kept else status.st_mode)
+
+    def _owner(self) -> tuple[int, int]:
+        here = self
+        while here._lower is None and here._above is not None:
+            here = here._above
+        entry = here._lower or self._base.root
+        return entry.uid, entry.gid
 
     def _whited_out(self, name: bytes, status: os.stat_result) -> bytes | None:
         """Return the name that is gone, if this entry says so."""

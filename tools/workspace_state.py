@@ -31,8 +31,8 @@ _FORMAT: Final = 1
 class Workspace:
     """A writable tree on top of a commit.
 
-    view: where its repository is mounted, if that is not its own mount; committed: what `fingerprint` was when all that
-    was changed was committed.
+    view: where its repository is mounted, if that is not its own mount; owner_me: with -o owner=me, so that who is not
+    root can change what root owned; committed: what `fingerprint` was when all that was changed was committed.
     """
 
     point: Path
@@ -40,6 +40,7 @@ class Workspace:
     commit: str  # checksum
     by_kernel: bool
     view: Path | None = None
+    owner_me: bool = False
     committed: str = ""
 
     @property
@@ -129,8 +130,8 @@ def _read(home: Path, point: Path) -> Workspace:
         if found["format"] != _FORMAT:
             raise FormatError(f"{home / _FILE} is of a newer fsview, with format {found['format']}; use that")
         view = Path(found["view"]) if found["view"] is not None else None
-        repository, committed = Path(found["repository"]), found.get("committed", "")
-        return Workspace(point, repository, found["commit"], found["by_kernel"], view, committed)
+        repository, owner_me, committed = Path(found["repository"]), found["owner_me"], found["committed"]
+        return Workspace(point, repository, found["commit"], found["by_kernel"], view, owner_me, committed)
     except (FileNotFoundError, NotADirectoryError):
         raise NotFoundError(
             f"{point} is no workspace: {home / _FILE} does not exist; to make one: fsview workspace REV {point}"

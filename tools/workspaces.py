@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from fsview import overlay
@@ -39,9 +40,11 @@ def add(repository: Repository, revision: str, point: Path, view: Path | None, *
         number = resolve(reading, revision, now_s=int(time.time()))
         checksum = commit_record(reading, number).checksum
     real_view = None if view is None else Path(os.path.realpath(view))
-    workspace = Workspace(point, Path(os.path.realpath(repository.path)), checksum.hex(), by_kernel, real_view)
+    is_root, path = os.geteuid() == 0, Path(os.path.realpath(repository.path))
+    workspace = Workspace(point, path, checksum.hex(), by_kernel, real_view, owner_me=not is_root)
     if real_view is not None:
-        check_view(real_view, workspace)
+        options = check_view(real_view, workspace)
+        workspace = replace(workspace, owner_me="owner=me" in options)
     made_point = not point.exists()
     workspace.home.mkdir(mode=0o700)
     try:
@@ -111,8 +114,8 @@ def is_mounted(workspace: Workspace) -> bool:
     return mount_at(workspace.point) is not None and not _is_dead(workspace)
 
 
-def check_view(view: Path, workspace: Workspace) -> None:
-    """Refuse a view that no writable overlay must be laid over.
+def check_view(view: Path, workspace: Workspace) -> list[str]:
+    """Refuse a view that no writable overlay must be laid over; return the options that it is mounted with.
 
     Raises:
         MountError: it is none, of another repository, or was mounted without place-inodes.
@@ -124,18 +127,20 @@ def check_view(view: Path, workspace: Workspace) -> None:
     if status["repository"] != os.fspath(workspace.repository):
         raise MountError(f"the view at {view} is of {status['repository']}, not of {workspace.repository}")
     needed = [_PLACED_STAT] if not workspace.by_kernel else [_PLACED, _PLACED_STAT]
-    if not set(needed) & set(status["options"].split(",")):
+    options: list[str] = status["options"].split(",")
+    if not set(needed) & set(options):
         raise MountError(
             f"the view at {view} was mounted without {needed[0]}: in a workspace over it, writing to a file would "
             f"change all files that are equal to it; mount it with -o {needed[0]}, or leave --view out"
         )
+    return options
 
 
 def _mount(workspace: Workspace) -> None:
     from fsview.options import MountOptions
 
     if workspace.view is None:
-        options = MountOptions(place_inodes=True, place_st_ino=not workspace.by_kernel)
+        options = MountOptions(place_inodes=True, place_st_ino=not workspace.by_kernel, owner_me=workspace.owner_me)
         mount_view(workspace.repository, workspace.own_view, options, log_path=log_path_of(workspace.point))
     view = workspace.view or workspace.own_view
     check_view(view, workspace)

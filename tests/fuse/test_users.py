@@ -8,13 +8,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.conftest import TreeFactory
 from tests.marks import needs_root
 from tests.running import RunFsview, clean_environment
-from tests.trees import File
+from tests.trees import Directory, File
 
 pytestmark = [
     pytest.mark.skipif(not os.access("/dev/fuse", os.R_OK | os.W_OK), reason="/dev/fuse can't be used here"),
@@ -146,3 +147,43 @@ def test_who_takes_root_s_place_reads_what_root_could(
     """
     done = _in_a_namespace(AS_NOBODY + script, repo, home=tmp_path)
     assert (done.returncode, done.stdout.splitlines()) == (0, ["suid 17", *expected]), done
+
+
+@pytest.mark.skipif(shutil.which("fuse-overlayfs") is None, reason="fuse-overlayfs is not installed")
+def test_a_user_s_workspace_of_what_root_owns(
+    make_repo: Callable[..., Path], run_fsview: RunFsview, tree_factory: TreeFactory, tmp_path: Path
+) -> None:
+    """It equals what root would have made of the tree: nothing becomes the user's."""
+    repo = make_repo()
+    mail = Directory(
+        {"shadow": File(b"secret\n", mode=0o640, owner=(0, 42)), "f": b"f\n", "g": b"f\n"}, mode=0o2775, owner=(3, 8)
+    )
+    spec: dict[str, Any] = {"d": mail, "root": File(b"r\n", mode=0o644, owner=(0, 0)), "away": b"x", "e": {"h": b"h\n"}}
+    run_fsview("commit", "--repo", repo, "-b", "r", "--timestamp=@5", tree_factory(spec))
+    script = """
+    fsview workspace --repo home/repo r home/work
+    nobody sh -ec 'cd home/work; echo more >> d/shadow; echo >> root; chmod 755 d/f; rm away; mkdir d/new; > d/new/x'
+    fsview workspace umount home/work
+    fsview workspace mount home/work
+    fsview commit --workspace home/work -b new
+    fsview ls --repo home/repo -R new
+    fsview diff --repo home/repo r new
+    fsview workspace remove home/work
+    fsview workspace list
+    ls -A home
+    """
+    done = _in_a_namespace(AS_NOBODY + script, repo, home=tmp_path)
+    assert (done.returncode, done.stdout.splitlines()[1:]) == (0, [
+        "d00755 0 0      0 /",
+        "-00644 0 0      3 /root",
+        "d02775 3 8      0 /d",
+        "-00755 0 0      2 /d/f",
+        "-00644 0 0      2 /d/g",
+        "-00640 0 42     12 /d/shadow",
+        "d00755 3 8      0 /d/new",
+        "-00644 3 8      0 /d/new/x",
+        "d00755 0 0      0 /e",
+        "-00644 0 0      2 /e/h",
+        "D    /away", "M    /d/f", "A    /d/new", "A    /d/new/x", "M    /d/shadow", "M    /root",
+        ".local", "mnt", "repo",
+    ]), done  # fmt: skip

@@ -68,9 +68,9 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
         lab = Lab(repository, build_tree(tmp_path / "tree", SPEC))
         real = hashing._Worker._hash
 
-        def watched(self: hashing._Worker, path: bytes) -> hashing.Hashed:
+        def watched(self: hashing._Worker, path: bytes, recorded: hashing.Recorded | None) -> hashing.Hashed:
             lab.read.add(os.path.relpath(os.fsdecode(path), lab.tree))
-            return real(self, path)
+            return real(self, path, recorded)
 
         monkeypatch.setattr(hashing._Worker, "_hash", watched)
         later = SimpleNamespace(time=time.time, time_ns=lambda: time.time_ns() + RACY_NS + 10**8)
@@ -305,8 +305,8 @@ def test_a_file_written_after_it_was_read_in_this_scan(lab: Lab, monkeypatch: py
     monkeypatch.setattr(tools.make_commit, "time", time)
     real = hashing._Worker._hash
 
-    def then_write(self: hashing._Worker, path: bytes) -> hashing.Hashed:
-        hashed = real(self, path)
+    def then_write(self: hashing._Worker, path: bytes, recorded: hashing.Recorded | None) -> hashing.Hashed:
+        hashed = real(self, path, recorded)
         if path.endswith(b"/a"):
             (lab.tree / "a").write_bytes(b"x")
             os.utime(path, ns=(10**18, 10**18))
