@@ -38,7 +38,7 @@ def activate(
     temporary = path.with_name(path.name + TEMPORARY)
     temporary.mkdir(mode=0o755)
     if restore_from is not None:
-        origin = replace(origin, restore_inode=prepare_restore(stateroot, restore_from, temporary))
+        origin = replace(origin, restore_inode=prepare_restore(restore_from, temporary))
     os.symlink(f"../../deployments/{origin.deployment}", temporary / "root")
     origin.save(temporary / ORIGIN_FILE)
     temporary.rename(path)

@@ -5,6 +5,7 @@ It needs no repository, and looks at nothing but the files of the generations: t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -27,9 +28,9 @@ from tools.sysroot.options import (
     say,
     stateroot_options,
 )  # fmt: skip
-from tools.sysroot.origin import Origin
+from tools.sysroot.origin import HighWater, Origin
 from tools.sysroot.sweep import sweep
-from tools.sysroot.var import take_snapshot
+from tools.sysroot.var import check_restore, take_snapshot
 
 
 def find_rollback(stateroot: Stateroot, number: int | None) -> Generation:
@@ -55,22 +56,36 @@ def find_rollback(stateroot: Stateroot, number: int | None) -> Generation:
     return target
 
 
+def check_rollback(
+    stateroot: Stateroot, current: Generation, target: Generation, *, accept: bool, restore: bool
+) -> Mapping[str, HighWater]:
+    """Refuse what can't be, before anything is written; return the data versions that /var will have.
+
+    Raises:
+        SysrootError: data versions forbid it; its tree is gone; /var can't be exchanged.
+        NotFoundError: it has no snapshot.
+    """
+    if restore:
+        check_restore(stateroot, target)
+    marks = target.origin.high_water if restore else current.origin.high_water  # restored data are as old as the tree
+    if not accept:
+        refuse_lower(lower_versions(target.origin.declares, marks))
+    if not target.root.is_dir():
+        raise SysrootError(f"{target.root} is gone; deploy the commit anew: fsview deploy {target.origin.commit}")
+    return marks
+
+
 def roll_back(
     stateroot: Stateroot, target: Generation, *, accept: bool = False, snapshot: bool = False, restore: bool = False
 ) -> Generation:
     """Make the deployment of *target* current; the caller holds the lock. With *restore*, also its snapshot of /var.
 
     Raises:
-        SysrootError: data versions forbid it; its tree is gone.
-        NotFoundError: it has no snapshot.
+        SysrootError, NotFoundError: as of `check_rollback`.
     """
     current = stateroot.current()
     assert current is not None
-    marks = target.origin.high_water if restore else current.origin.high_water  # restored data are as old as the tree
-    if not accept:
-        refuse_lower(lower_versions(target.origin.declares, marks))
-    if not target.root.is_dir():
-        raise SysrootError(f"{target.root} is gone; deploy the commit anew: fsview deploy {target.origin.commit}")
+    marks = check_rollback(stateroot, current, target, accept=accept, restore=restore)
     if snapshot and not restore:  # a restore keeps what it replaces anyway
         take_snapshot(stateroot, current)
     created = datetime.now(UTC).replace(microsecond=0)
@@ -111,6 +126,9 @@ def rollback_command(stateroot: Stateroot, /, number: int | None, restore_var: b
             sweep(stateroot)
         target = find_rollback(stateroot, number)
         if given["dry_run"]:
+            current = stateroot.current()
+            assert current is not None
+            check_rollback(stateroot, current, target, accept=given["accept_data_versions"], restore=restore_var)
             if given["in_json"]:
                 _print(target, {"dry_run": True})
             else:

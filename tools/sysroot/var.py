@@ -55,8 +55,8 @@ def take_snapshot(stateroot: Stateroot, generation: Generation) -> None:
     temporary.rename(generation.snapshot)
 
 
-def prepare_restore(stateroot: Stateroot, source: Generation, new: Path) -> int:
-    """Copy the snapshot of *source* into the directory *new* of a generation; return the copy's inode.
+def check_restore(stateroot: Stateroot, source: Generation) -> None:
+    """Refuse to restore what can't be.
 
     Raises:
         NotFoundError: it has none.
@@ -68,6 +68,10 @@ def prepare_restore(stateroot: Stateroot, source: Generation, new: Path) -> int:
         )
     if os.path.ismount(stateroot.var):
         raise SysrootError(f"{stateroot.var} is a mount point, so it can't be exchanged; unmount it first")
+
+
+def prepare_restore(source: Generation, new: Path) -> int:
+    """Copy the snapshot of *source* into the directory *new* of a generation; return the copy's inode."""
     copy_tree(source.snapshot, new / RESTORED)
     return (new / RESTORED).stat().st_ino
 
