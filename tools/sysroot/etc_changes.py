@@ -22,7 +22,10 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One path, relative to etc. Below an added directory each path is a change, below a deleted one none is."""
+    """One path, relative to etc, which is "." itself.
+
+    Below an added directory each path is a change, below a deleted one none is.
+    """
 
     path: bytes
     kind: Kind
@@ -34,7 +37,9 @@ def find_changes(pristine: Path, admin: Path) -> list[Change]:
     Raises:
         SysrootError: one of them is no directory.
     """
-    return list(_changes(b"", top(pristine), top(admin), settled_ns(pristine)))
+    old, new = top(pristine), top(admin)
+    changes = [Change(b".", Kind.MODIFIED)] if old.attributes != new.attributes else []
+    return [*changes, *_changes(b"", old, new, settled_ns(pristine))]
 
 
 def is_unchanged(generation: Generation) -> bool:
