@@ -236,8 +236,9 @@ def test_long_names_and_names_that_are_no_text(tmp_path: Path) -> None:
     assert {one.beside for one in merge.conflicts} == {os.fsencode(cut), b"\xff\xfe" + os.fsencode(NEW)}
 
 
-def test_what_differs_only_in_bytes_is_still_seen_after_the_merge(tmp_path: Path) -> None:
-    etc = Etc(tmp_path, {"a": "1"}, {"a": "2"}, {"a": "3"})
+@pytest.mark.parametrize("old", [{"a": "1"}, {}, {"a": {}}], ids=["changed", "added", "made a file"])
+def test_what_differs_only_in_bytes_is_still_seen_after_the_merge(tmp_path: Path, old: Tree) -> None:
+    etc = Etc(tmp_path, old, {"a": "2"}, {"a": "3"})
     for side in (etc.own, etc.new):
         os.utime(side / "a", (10, 10))
     etc.merge()

@@ -133,13 +133,13 @@ class _Merger:
             self._conflict(name, how, self.target.set_aside(name, taken))
         elif old is not None and new is None:
             self._conflict(name, f"made {own.what} here, removed by the new release", None)
-        self._put(name, own, is_new=old is None)
+        self._put(name, own, new, is_new=old is None)
 
-    def _put(self, name: bytes, own: Node, *, is_new: bool) -> None:
+    def _put(self, name: bytes, own: Node, new: Node | None, *, is_new: bool) -> None:
         """Take the admin's file or directory, with all that is in it."""
         self.result.added += is_new
         self.result.modified += not is_new
-        self.target.put(name, own, own.attributes)
+        self.target.put(name, own, own.attributes, shown=new)
         if own.is_directory:
             self.directory(name, None, own, None)
 
