@@ -39,11 +39,11 @@ class Machine:
     where: Path
 
     @classmethod
-    def make(cls, fsview: RunFsview, where: Path) -> Machine:
-        """Make a repository and a sysroot with the stateroot main."""
+    def make(cls, fsview: RunFsview, where: Path, *options: str | Path) -> Machine:
+        """Make a repository and a sysroot, by *options*, with the stateroot main."""
         machine = cls(fsview, where)
         run_forked(where, "init", machine.repository, status=0)
-        run_forked(where, "sysroot", "init", machine.path, "--repo", machine.repository, status=0)
+        run_forked(where, "sysroot", "init", machine.path, "--repo", machine.repository, *options, status=0)
         machine.run("os-init", "main")
         return machine
 

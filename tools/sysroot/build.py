@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Self
 
-from store.errors import AccessError
+from store.errors import AccessError, CorruptionError
 from store.listing import Entry
 from store.objects import checksum_from_hex
 from store.repository import Repository
@@ -23,7 +23,7 @@ from tools.sysroot.origin import Origin
 from tools.sysroot.package_summary import package_summary
 from tools.sysroot.proof import ContentCheck
 from tools.sysroot.shape import Shape
-from tools.sysroot.sweep import sweep
+from tools.sysroot.sweep import remove, sweep
 from tools.sysroot.target import Target
 from tools.sysroot.trees import Built, TreeBuilder
 from tools.sysroot.var import is_empty, seed
@@ -63,20 +63,14 @@ class Building:
         origin = replace(origin, packages=self._packages())
         with self._repository.lock():
             self._keep()
-            builder = TreeBuilder(
-                self._stateroot, self._repository, user_mode=self._options.user_mode, neighbours=self._neighbours(),
-                advance=advance,
-            )  # fmt: skip
-            built = self._built = builder.build(self._target.place, self._shape, self.name)
             check = self._content_check()
-            if check is not None:
-                check.check(built)
+            built = self._built = self._write(check, advance)
             if self._current is not None and not self._options.merge.skip:
                 self._merger = EtcMerger(
                     self._current, built.root, built.pristine, built.has_etc, self._options.merge
                 )  # fmt: skip
             origin = self.last_look(origin)
-            self._seed(builder, check)
+            self._seed(check)
         root = self._stateroot.deployments / self.name
         built.pristine.rename(root.with_name(self.name + PRISTINE))
         built.root.rename(root)
@@ -93,6 +87,26 @@ class Building:
         assert self._built is not None
         merge = self._merger.merge if self._merger is not None else None
         return Outcome(generation, self._current, self._built.written, self._built.links, merge, lower, self._notes)
+
+    def _write(self, check: ContentCheck | None, advance: Callable[[int], object]) -> Built:
+        """Write the tree, and prove it if *check* is given: without links, if what it was linked with is damaged."""
+        built = self._builder(self._neighbours(), advance).build(self._target.place, self._shape, self.name)
+        if check is None:
+            return built
+        try:
+            check.check(built)
+        except CorruptionError as error:
+            for path in (built.root, built.pristine):
+                remove(path)
+            built = self._builder((), lambda step: None).build(self._target.place, self._shape, self.name)
+            check.check(built)
+            self._notes.append(f"nothing was linked with an earlier deployment, which was changed: {error.where}")
+        return built
+
+    def _builder(self, neighbours: Sequence[Neighbour], advance: Callable[[int], object]) -> TreeBuilder:
+        return TreeBuilder(
+            self._stateroot, self._repository, user_mode=self._options.user_mode, neighbours=neighbours, advance=advance
+        )  # fmt: skip
 
     def _free_name(self) -> str:
         taken = set(self._stateroot.deployment_names())
@@ -138,7 +152,7 @@ class Building:
             return None
         return ContentCheck(self._repository, self._target, self._shape, user_mode=self._options.user_mode)
 
-    def _seed(self, builder: TreeBuilder, check: ContentCheck | None) -> None:
+    def _seed(self, check: ContentCheck | None) -> None:
         """Fill an empty /var; killed after it, the next deployment finds it filled: whole, as it is one rename."""
         if self._shape.var is None or not self._has_contents(self._shape.var):
             return
@@ -146,7 +160,7 @@ class Building:
         if not is_empty(var):
             self._notes.append("what the commit has in /var is ignored: the stateroot has a /var of its own")
             return
-        new = builder.build_var(self._shape.var)
+        new = self._builder((), lambda step: None).build_var(self._shape.var)
         if check is not None:
             check.check_var(new)
         if not seed(var, new):

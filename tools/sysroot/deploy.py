@@ -132,9 +132,15 @@ class _Deployer:
         )  # fmt: skip
 
     def _reusable(self) -> Generation | None:
-        """Return a generation whose deployment is of this commit, and whose etc is what merging would make of it."""
+        """Return a generation whose deployment is of this commit, and whose etc is what merging would make of it.
+
+        Where the policy asks for certified trees, only one that was read back and hashed when it was written.
+        """
         if self._current is not None and not self._options.merge.skip and not is_unchanged(self._current):
             return None
         same = [one for one in self._stateroot.generations() if one.origin.commit == self._target.checksum]
-        newest = {one.deployment: one for one in same}
+        if self._stateroot.sysroot.policy.is_certified:
+            proven = {one.deployment for one in same if one.origin.certified}
+            same = [one for one in same if one.deployment in proven]
+        newest = {one.deployment: one for one in same if one.root.is_dir()}
         return next((one for one in reversed(newest.values()) if is_unchanged(one)), None)

@@ -16,6 +16,7 @@ from tools.render import print_json, progress
 from tools.sysroot.layout import Sysroot
 from tools.sysroot.options import OS_OPTION, SYSROOT_OPTION, open_sysroot, say
 from tools.sysroot.outcome import written_text
+from tools.sysroot.policy import check_signature
 from tools.sysroot.target import find_target
 from tools.sysroot.verbs import SourceType, change, deployment_options, is_user_mode
 
@@ -73,6 +74,8 @@ def _deploy_once(source: str, dest: Path, sysroot: Sysroot | None, named: Path |
             entries = tree_record(reading, TreeId(target.place.entry.id)).entries
         facts = {"commit": target.checksum, "ref": target.ref, "title": target.title, "destination": os.fspath(dest)}
         if given["dry_run"]:
+            if sysroot is not None:
+                check_signature(sysroot.policy, repository, target)
             if given["in_json"]:
                 print_json({"dry_run": True} | facts)
             else:

@@ -21,7 +21,7 @@ from tools.linking import LinkCounts
 from tools.materialise import Written
 from tools.sysroot.layout import Sysroot
 from tools.sysroot.policy import check_signature
-from tools.sysroot.proof import Prover
+from tools.sysroot.proof import ContentCheck
 from tools.sysroot.shape import shape_of
 from tools.sysroot.source import located, open_source, take_over
 from tools.sysroot.target import Target
@@ -86,13 +86,16 @@ def deploy_once(
         check_signature(sysroot.policy, repository, target)
     with repository.database.reading() as reading:
         shape = shape_of(reading, target.place.root)
+    is_certified = sysroot is not None and sysroot.policy.is_certified
+    check = ContentCheck(repository, target, shape, user_mode=user_mode) if is_certified else None
 
     def complete(hidden: Path) -> None:
-        if sysroot is not None and sysroot.policy.is_certified:
-            prover = Prover(repository, target.checksum, target.raw, user_mode=user_mode)
-            prover.prove(hidden, prover.root)
+        if check is not None:
+            check.check_all(hidden)
         if shape.is_usr_etc:
             write_etc(repository, hidden / "etc", shape.etc, user_mode=user_mode)
+            if check is not None:
+                check.check_etc(hidden / "etc")
             mtime_ns = target.place.root.mtime_ns
             os.utime(hidden, ns=(mtime_ns, mtime_ns))
 

@@ -1,6 +1,7 @@
 """What a sysroot's policy asks of a deployment: with "certified", a trusted signature, and every byte as it was signed.
 
-A rollback is not asked: its deployment passed when it was made, and the way back must not depend on keys. It is told
+What was proven when it was written is reused without a second proof; what was not, is written anew (deploy.py). A
+rollback is not asked: its deployment passed when it was made, and the way back must not depend on keys. It is told
 of where it goes to a tree that nobody certified.
 """
 

@@ -30,6 +30,7 @@ from tools.sysroot.trees import Built
 
 _CHUNK_BYTES: Final = 1 << 20
 _SET_ID_BITS: Final = 0o6000
+_SHOWN_DIGITS: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,42 +50,55 @@ class Prover:
         Raises:
             CorruptionError: they are not those of *checksum*.
         """
-        self._repository, self._user_mode = repository, user_mode
+        self._repository, self._checksum, self._user_mode = repository, checksum, user_mode
         if checksum_of(raw).hex() != checksum:
             raise CorruptionError("a commit", str(repository.path), f"sha256 {checksum}", checksum_of(raw).hex())
         commit = Commit.from_bytes(raw)
         self.root = Named(commit.root_dirtree, commit.root_dirmeta)
 
     def below(self, *names: bytes) -> Named:
-        """Return a directory of the commit that is there."""
-        here = self.root
+        """Return a directory of the commit.
+
+        Raises:
+            CorruptionError: it has none there.
+        """
+        here, path = self.root, b""
         with self._repository.database.reading() as reading:
             for name in names:
-                here = {child: Named(*rest) for child, *rest in self._dirtree(reading, here).dirs}[name]
+                path += b"/" + name
+                dirs = {child: Named(*rest) for child, *rest in self._dirtree(reading, here).dirs}
+                if name not in dirs:
+                    self._refuse(path, "no directory", "one in the listing")
+                here = dirs[name]
         return here
 
-    def prove(self, top: Path, named: Named, *, hollow: Collection[bytes] = (), more: Collection[bytes] = ()) -> None:
-        """Compare all below *top*; directories *hollow* are left out, names *more* may be there, too.
+    def prove(
+        self, top: Path, named: Named, at: bytes = b"", *, hollow: Collection[bytes] = (), more: Collection[bytes] = ()
+    ) -> None:
+        """Compare all below *top*, which is at the path *at* of the commit.
+
+        Directories *hollow* have to be empty, whatever the commit has there; names *more* may be right in *top*, too.
 
         Raises:
             CorruptionError: something is not what was committed.
         """
-        stack = [(b"", named)]
+        stack = [(at, named)]
         while stack:
             path, here = stack.pop()
+            shown = _Shown(path, os.fsencode(top) + path[len(at) :])
             with self._repository.database.reading() as reading:
-                tree = self._dirtree(reading, here)
-                self._check_attributes(reading, os.fsencode(top) + path, here)
-                names = set(os.listdir(os.fsencode(top) + path)) - (set() if path else set(more))
-                wanted = {name for name, _ in tree.files} | {name for name, *_ in tree.dirs}
-                if names - wanted or wanted - names - (set() if path else set(more)):
-                    odd = min((names ^ wanted) - (set() if path else set(more)))
-                    self._refuse(os.fsencode(top) + path + b"/" + odd, "committed", "in only one of commit and tree")
+                self._check_attributes(reading, shown, here)
+                tree = DirTree((), ()) if path in hollow else self._dirtree(reading, here)
+                self._check_names(shown, tree, more if path == at else ())
                 for name, checksum in tree.files:
-                    self._check_file(reading, os.fsencode(top) + path + b"/" + name, checksum)
-            stack += [
-                (path + b"/" + name, Named(*rest)) for name, *rest in tree.dirs if path + b"/" + name not in hollow
-            ]
+                    self._check_file(reading, shown.below(name), checksum)
+            stack += [(path + b"/" + name, Named(*rest)) for name, *rest in tree.dirs]
+
+    def _check_names(self, shown: _Shown, tree: DirTree, more: Collection[bytes]) -> None:
+        found = set(os.listdir(shown.disk))
+        wanted = {name for name, _ in tree.files} | {name for name, *_ in tree.dirs}
+        for odd in sorted((found ^ wanted) - set(more)):
+            self._refuse(shown.path + b"/" + odd, *(("nothing", "one") if odd in found else ("one", "nothing")))
 
     def _dirtree(self, reading: Reading, named: Named) -> DirTree:
         number = object_id(reading, ObjectType.DIRTREE, named.dirtree)
@@ -92,49 +106,65 @@ class Prover:
         self._check_object("a dirtree", raw, named.dirtree)
         return DirTree.from_bytes(raw)
 
-    def _check_attributes(self, reading: Reading, path: bytes, named: Named) -> None:
+    def _check_attributes(self, reading: Reading, shown: _Shown, named: Named) -> None:
         number = object_id(reading, ObjectType.DIRMETA, named.dirmeta)
         raw = b"" if number is None else meta_record(reading, MetaId(number)).raw
         self._check_object("a dirmeta", raw, named.dirmeta)
         meta = DirMeta.from_bytes(raw)
-        self._compare(path, os.lstat(path), meta.uid, meta.gid, meta.mode, meta.xattrs)
+        self._compare(shown, os.lstat(shown.disk), meta.uid, meta.gid, meta.mode, meta.xattrs)
 
     def _check_object(self, what: str, raw: bytes, checksum: Checksum) -> None:
         found = checksum_of(raw)
         if found != checksum:
             raise CorruptionError(what, str(self._repository.path), f"sha256 {checksum.hex()}", found.hex())
 
-    def _check_file(self, reading: Reading, path: bytes, checksum: Checksum) -> None:
+    def _check_file(self, reading: Reading, shown: _Shown, checksum: Checksum) -> None:
         number = object_id(reading, ObjectType.FILE, checksum)
         if number is None:
-            self._refuse(path, f"file object {checksum.hex()}", "none")
+            self._refuse(shown.path, f"file object {checksum.hex()}", "none")
         record = file_record(reading, FileId(number))
         header = FileHeader.from_bytes(record.header)
-        status = os.lstat(path)
+        status = os.lstat(shown.disk)
         hasher = sha256(record.header)
         if stat.S_ISREG(status.st_mode):
-            with open(path, "rb", buffering=0) as file:
+            with open(shown.disk, "rb", buffering=0) as file:
                 while data := file.read(_CHUNK_BYTES):
                     hasher.update(data)
-        elif stat.S_ISLNK(status.st_mode) and os.readlink(path) != header.symlink_target:
-            self._refuse(path, f"the target {quote_path(header.symlink_target)}", quote_path(os.readlink(path)))
+        elif stat.S_ISLNK(status.st_mode) and (target := os.readlink(shown.disk)) != header.symlink_target:
+            self._refuse(shown.path, f"the target {quote_path(header.symlink_target)}", quote_path(target))
         if hasher.digest() != checksum:
-            self._refuse(path, f"sha256 {checksum.hex()}", hasher.hexdigest())
-        self._compare(path, status, header.uid, header.gid, header.mode, header.xattrs)
+            self._refuse(shown.path, f"sha256 {checksum.hex()}", hasher.hexdigest())
+        self._compare(shown, status, header.uid, header.gid, header.mode, header.xattrs)
 
-    def _compare(self, path: bytes, status: os.stat_result, uid: int, gid: int, mode: int, xattrs: Xattrs) -> None:
-        found = [status.st_uid, status.st_gid, status.st_mode, read_xattrs(path)]
-        wanted = [uid, gid, mode, xattrs]
-        if stat.S_ISLNK(mode):  # whose permissions nobody asks
-            found[2], wanted[2] = stat.S_IFMT(status.st_mode), stat.S_IFMT(mode)
-        if self._user_mode:
-            found, wanted = [status.st_mode & ~_SET_ID_BITS], [mode & ~_SET_ID_BITS]
-            found, wanted = ([], []) if stat.S_ISLNK(mode) else (found, wanted)
+    def _compare(self, shown: _Shown, status: os.stat_result, uid: int, gid: int, mode: int, xattrs: Xattrs) -> None:
+        found: list[object] = [_mode(status.st_mode, self._user_mode)]
+        wanted: list[object] = [_mode(mode, self._user_mode)]
+        if not self._user_mode:
+            found += [status.st_uid, status.st_gid, read_xattrs(shown.disk)]
+            wanted += [uid, gid, xattrs]
         if found != wanted:
-            self._refuse(path, f"owner, mode and xattrs {wanted}", str(found))
+            self._refuse(shown.path, f"mode, owner and xattrs {wanted}", str(found))
 
     def _refuse(self, path: bytes, expected: str, found: str) -> Never:
-        raise CorruptionError("what was deployed", quote_path(path), expected, found)
+        where = f"{quote_path(path or b'/')} of the commit {self._checksum[:_SHOWN_DIGITS]}"
+        raise CorruptionError("what was to be deployed", where, expected, found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """A path in the commit, and where that is on disk."""
+
+    path: bytes
+    disk: bytes
+
+    def below(self, name: bytes) -> _Shown:
+        return _Shown(self.path + b"/" + name, self.disk + b"/" + name)
+
+
+def _mode(mode: int, user_mode: bool) -> str:
+    """Return what has to agree of a mode: nobody asks for the permissions of a symlink."""
+    mode = stat.S_IFMT(mode) if stat.S_ISLNK(mode) else mode & ~_SET_ID_BITS if user_mode else mode
+    return f"{mode:06o}"
 
 
 class ContentCheck:
@@ -153,12 +183,20 @@ class ContentCheck:
         is_usr_etc = self._shape.is_usr_etc
         more = (b"etc", b"var") if is_usr_etc else (b"var",)
         self._prover.prove(built.root, self._prover.root, hollow=(b"/var",), more=more)
-        if self._shape.etc is None:
-            return
-        etc = self._prover.below(*((b"usr", b"etc") if is_usr_etc else (b"etc",)))
-        for top in (built.pristine, *([built.root / "etc"] if is_usr_etc else [])):
-            self._prover.prove(top, etc)
+        if self._shape.etc is not None:
+            self.check_etc(built.pristine)
+        if is_usr_etc:
+            self.check_etc(built.root / "etc")
+
+    def check_etc(self, etc: Path) -> None:
+        """Compare a copy of the commit's etc, wherever that has it."""
+        names = (b"usr", b"etc") if self._shape.is_usr_etc else (b"etc",)
+        self._prover.prove(etc, self._prover.below(*names), b"/" + b"/".join(names))
 
     def check_var(self, new: Path) -> None:
         """Compare what /var is to be filled with."""
-        self._prover.prove(new, self._prover.below(b"var"))
+        self._prover.prove(new, self._prover.below(b"var"), b"/var")
+
+    def check_all(self, top: Path) -> None:
+        """Compare a whole tree as it was committed, /etc and /var with it."""
+        self._prover.prove(top, self._prover.root)
