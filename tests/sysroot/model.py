@@ -146,7 +146,7 @@ class Model:
     def _reusable(self, commit: str, no_merge: bool) -> str | None:
         if not no_merge and self.current and not self.is_unchanged(self.current.deployment):
             return None
-        same = [one.deployment for _, one in sorted(self.generations.items()) if one.commit == commit]
+        same = dict.fromkeys(one.deployment for _, one in sorted(self.generations.items()) if one.commit == commit)
         return next((name for name in reversed(same) if self.is_unchanged(name)), None)
 
     def _free_name(self, commit: str) -> str:
