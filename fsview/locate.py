@@ -2,13 +2,15 @@
 
 Symlinks that lead to a commit are followed (refs/x, an abbreviation), and those above; the last name of a path in a
 commit is not, as in "REV:/path". The repository is told by the server (REPOSITORY_MARK), so that it need not be where
-the table of mounts says; a view that is mounted with --root tells its commit, too.
+the table of mounts says; a view that is mounted with --root tells its commit, too. In versions/REF/PATH a version is
+PATH in the commit that the version is named by, and all else is what it is in REF's commit.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import stat
 from errno import ECONNABORTED, ENODATA, ENOTCONN
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -21,6 +23,8 @@ from store.errors import MountError, NotFoundError
 
 _DIGITS: Final = 64
 _IN_COMMIT: Final = re.compile(rb"/commits/([0-9a-f]{64})((?:/.*)?)|/info/([0-9a-f]{64})(?:/.*)?", re.DOTALL)
+_IN_VERSIONS: Final = re.compile(rb"/versions/([0-9a-f]{64})((?:/.*)?)", re.DOTALL)
+_DATE: Final = re.compile(rb"([0-9]{4})-([0-9]{2})-([0-9]{2})T")  # with which a version's name begins
 
 
 class Located(NamedTuple):
@@ -113,7 +117,22 @@ def _find(real: str) -> Located | None:
     if pinned is not None:
         return Located(repository, pinned[:_DIGITS].decode(), pinned[_DIGITS:] + inside)
     match = _IN_COMMIT.fullmatch(inside)
-    return None if match is None else Located(repository, (match[1] or match[3]).decode(), match[2] or b"")
+    if match is not None:
+        return Located(repository, (match[1] or match[3]).decode(), match[2] or b"")
+    match = _IN_VERSIONS.fullmatch(inside)
+    if match is None or top is None:
+        return None
+    return Located(repository, *_version(os.fsencode(top.point), match[1], match[2]))
+
+
+def _version(top: bytes, commit: bytes, path: bytes) -> tuple[str, bytes]:
+    """Return commit and path of what is in versions/: of a version, the commit that it is named by."""
+    above, _, name = path.rpartition(b"/")
+    date = _DATE.match(name)
+    if date is not None and not stat.S_ISDIR(os.lstat(top + b"/commits/" + commit + above).st_mode):
+        target = os.readlink(b"/".join((top, b"by-date", *date.groups(), name)))
+        return target.rpartition(b"/")[2].decode(), above
+    return commit.decode(), path
 
 
 def _top(everything: list[Mount], mount: Mount) -> Mount | None:

@@ -62,6 +62,28 @@ def test_through_the_views_of_history(sample: Sample) -> None:
     assert locate(str(sample.point / "history/rel/2" / name / "kept/a")) == Located(sample.repo, checksum, b"/kept/a")
 
 
+def test_in_versions(
+    make_repo: Callable[..., Path], mount_view: MountView, run_fsview: RunFsview, tree_factory: TreeFactory
+) -> None:
+    repo, commits = make_repo(), []
+    trap = "2025-11-24T000000Z-00000000"  # named as a version is
+    for number in range(3):
+        tree = tree_factory({"d": {"f": b"%d" % (number // 2), trap: b""}, **({"gone": b""} if number == 0 else {})})
+        commits.append(run_fsview("commit", "--repo", repo, "-b", "r", f"--timestamp=@{number}", tree).stdout.strip())
+    top = mount_view(repo) / "versions/r"
+    first, last = sorted(os.listdir(top / "d/f"))
+    for path, commit, inside in (
+        (top, commits[2], b""),
+        (top / "d", commits[2], b"/d"),
+        (top / "d/f", commits[2], b"/d/f"),
+        (top / "d/f" / first, commits[0], b"/d/f"),
+        (top / "d/f" / last, commits[2], b"/d/f"),
+        (top / "d" / trap, commits[2], b"/d/" + trap.encode()),
+        (top / "gone/", commits[0], b"/gone"),
+    ):
+        assert locate(f"{path}/" if path.name == "gone" else str(path)) == Located(repo, commit, inside), path
+
+
 def test_a_symlink_in_a_commit_is_itself_unless_a_slash_follows(sample: Sample) -> None:
     link = sample.ref("rel/2") / "link"
     assert locate(str(link)).path == b"/link"
