@@ -80,6 +80,10 @@ class CorruptionError(FsviewError):
         )
         self.what, self.where, self.expected, self.found = what, where, expected, found
 
+    def __reduce__(self) -> tuple[type[CorruptionError], tuple[str, str, str, str]]:
+        """Let other processes raise it."""
+        return type(self), (self.what, self.where, self.expected, self.found)
+
 
 class SysrootError(FsviewError):
     """A sysroot is damaged, or what was asked for would break what it keeps."""

@@ -26,8 +26,9 @@ from store.revisions import Place, find_place
 from store.schema import TreeId
 from store.tree import commit_record, tree_record
 from tools.cli import REVISION, repository_option
+from tools.filling import Written
 from tools.linking import Link, LinkCounts, Linker
-from tools.materialise import DIRECTORY, TreeWriter, Written, forget_acls
+from tools.materialise import DIRECTORY, TreeWriter, forget_acls
 from tools.render import count_text, json_path, print_json, progress, size_text
 
 _ITSELF: Final = b"itself"  # what a file is called in the hidden directory

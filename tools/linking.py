@@ -17,7 +17,8 @@ import fcntl
 import os
 import stat
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from functools import partial
 from typing import Final, NamedTuple
@@ -63,6 +64,11 @@ class LinkCounts:
     hardlinked: int = 0
     copied: int = 0
 
+    def add(self, other: LinkCounts) -> None:
+        """Count what another process did, too."""
+        for field in fields(self):
+            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
+
 
 class Linker:
     """Decides for each file, and remembers what this file system can't do."""
@@ -82,6 +88,12 @@ class Linker:
             raise FsviewError(_impossible("reflinks", "the file system of the checkout has none"))
         if wanted == Link.HARDLINK and not self._is_same_file_system(directory):
             raise FsviewError(_impossible("hard links", "the repository is in another file system"))
+
+    def over(self, repository: Repository) -> Linker:
+        """Return the like for another process, which has opened the repository for itself; it counts for itself."""
+        like = copy(self)
+        like._repository, like.counts = repository, LinkCounts()
+        return like
 
     def hardlink(self, record: FileRecord, path: bytes, attributes: Attributes, name: bytes, directory: int) -> bool:
         """Make *name* a hard link of a loose object where that is wanted, allowed and possible; *path* as committed."""

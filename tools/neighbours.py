@@ -61,17 +61,21 @@ class Neighbour:
         self._path = os.fsencode(os.path.realpath(path))
         self._directories: dict[bytes, Entry] = {b"": root}
 
+    def enter(self, reading: Reading, path: bytes) -> None:
+        """Look into the directory *path*, if there is one; before, those above it."""
+        entry = self._directories.get(path)
+        if entry is not None:
+            for child in load_listing(reading, TreeId(entry.id)):
+                if child.is_directory:
+                    self._directories[path + b"/" + child.name] = child
+
     def open(self, reading: Reading, path: bytes, tree_id: int) -> tuple[int, Listing | None] | None:
         """Return a descriptor of the directory *path* and what was written there (None: the dirtree *tree_id*)."""
-        entry = self._directories.pop(path, None)
-        if entry is None:
+        entry = self._directories.get(path)
+        descriptor = None if entry is None else self._descriptor(path)
+        if entry is None or descriptor is None:
             return None
-        listing = load_listing(reading, TreeId(entry.id))
-        for child in listing:
-            if child.is_directory:
-                self._directories[path + b"/" + child.name] = child
-        descriptor = self._descriptor(path)
-        return None if descriptor is None else (descriptor, listing if entry.id != tree_id else None)
+        return descriptor, None if entry.id == tree_id else load_listing(reading, TreeId(entry.id))
 
     def _descriptor(self, path: bytes) -> int | None:
         """Open a directory, but not through a symlink that somebody put on the way to it."""

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import tools.materialise
 from store.errors import CorruptionError, FsviewError
 from store.objects import DirMeta, DirTree
 from store.repository import Repository
@@ -36,6 +37,13 @@ LARGE_SPEC: Spec = {
     "etc": {"large": LARGE + b"in etc"},
     "var": {"large": LARGE + b"in var"},
 }
+
+
+@pytest.fixture(autouse=True)
+def by_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write small trees as large ones are written; those of tests/sysroot are written by one process."""
+    monkeypatch.setattr(tools.materialise, "_ALONE_ENTRIES_MAX", -1)
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
 
 
 @pytest.fixture
@@ -299,10 +307,12 @@ def _publish(writer: Writer, tree: DirTree, meta: bytes) -> None:
 
 
 def _fail_at(steps: int) -> object:
-    calls = iter(range(steps))
+    left = steps
 
     def advance(step: int) -> None:
-        if next(calls, None) is None:
+        nonlocal left
+        left -= step
+        if left < 0:
             raise RuntimeError
 
     return advance

@@ -29,8 +29,8 @@ from tools.sysroot.target import Target
 from tools.sysroot.var import take_snapshot
 
 if TYPE_CHECKING:
+    from tools.filling import Written
     from tools.linking import LinkCounts
-    from tools.materialise import Written
     from tools.sysroot.etc_merge import Merge
 
 

@@ -17,8 +17,8 @@ from store.errors import FsviewError
 from store.repository import Repository
 from tools.checkout import checkout
 from tools.cli import find_repository
+from tools.filling import Written
 from tools.linking import LinkCounts
-from tools.materialise import Written
 from tools.sysroot.layout import Sysroot
 from tools.sysroot.policy import check_signature
 from tools.sysroot.proof import ContentCheck

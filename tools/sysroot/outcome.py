@@ -11,8 +11,8 @@ from tools.sysroot.deploy import Outcome
 from tools.sysroot.options import generation_json, generation_text, say
 
 if TYPE_CHECKING:
+    from tools.filling import Written
     from tools.linking import LinkCounts
-    from tools.materialise import Written
     from tools.sysroot.plan import Plan
 
 

@@ -16,8 +16,9 @@ from store.listing import Entry
 from store.repository import Repository
 from store.revisions import Place
 from tools.checkout import check_room
+from tools.filling import Written
 from tools.linking import Link, LinkCounts, Linker
-from tools.materialise import DIRECTORY, TreeWriter, Written, forget_acls
+from tools.materialise import DIRECTORY, TreeWriter, forget_acls
 from tools.neighbours import Neighbour
 from tools.sysroot.layout import PRISTINE, TEMPORARY, Stateroot
 from tools.sysroot.shape import Shape
