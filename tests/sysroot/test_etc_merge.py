@@ -114,6 +114,11 @@ RULES: dict[str, tuple[Tree, Tree, Tree, Tree, list[tuple[str, str | None]]]] = 
     "changed here, removed there": ({"a": "1"}, {"a": "2"}, {}, {"a": "2"}, [("a", None)]),
     "changed here, a directory there": (
         {"a": "1"}, {"a": "2"}, {"a": D}, {"a": "2", "a" + NEW: D}, [("a", "a" + NEW)]),
+    "changed here, a symlink there": (
+        {"a": "1"}, {"a": "2"}, {"a": Link("b")}, {"a": "2", "a" + NEW: Link("b")}, [("a", "a" + NEW)]),
+    "a symlink made a file, retargeted there": (
+        {"a": Link("b")}, {"a": ("2", 0o600)}, {"a": Link("c")}, {"a": ("2", 0o600), "a" + NEW: Link("c")},
+        [("a", "a" + NEW)]),
     "mode here, content there": ({"a": "1"}, {"a": ("1", 0o600)}, {"a": "2"}, {"a": ("2", 0o600)}, []),
     "content here, mode there": ({"a": "1"}, {"a": "2"}, {"a": ("1", 0o600)}, {"a": ("2", 0o600)}, []),
     "mode on both sides": ({"a": "1"}, {"a": ("1", 0o600)}, {"a": ("1", 0o640)}, {"a": ("1", 0o600)}, [("a", None)]),
@@ -322,6 +327,8 @@ def test_nothing_is_lost_without_a_word(old: Tree, own: Tree, new: Tree) -> None
             ):
                 is_mode_of_link = found is None and isinstance(merged.get(path, _NOTHING)[0], tuple)
                 assert found == (own_one if own_one != old_one else new_one) or is_mode_of_link, path
+        modes = {0o644, None, *(mode for tree in (before, mine, theirs) for _, mode in tree.values())}
+        assert modes >= {mode for _, mode in merged.values()}
         for one in merge.conflicts:
             if one.beside is not None:
                 assert _at(result, one.beside) == _at(new, one.path)

@@ -199,6 +199,8 @@ class _Merger:
         if mine.mode not in (NO_MODE, before.mode):
             contested += ["mode"] if theirs.mode not in (NO_MODE, before.mode, mine.mode) else []
             mode = mine.mode
+        if mode == NO_MODE:  # the release has a symlink there; what is kept may be the admin's file
+            mode = mine.mode
         if mine.owner != before.owner:
             contested += ["owner"] if theirs.owner not in (before.owner, mine.owner) else []
             owner = mine.owner

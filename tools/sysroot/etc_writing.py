@@ -9,7 +9,7 @@ from typing import Final
 
 from store.errors import ConflictError
 from tools.render import quote_path
-from tools.sysroot.etc_tree import PIECE_BYTES, Attributes, Node, look
+from tools.sysroot.etc_tree import NO_MODE, PIECE_BYTES, Attributes, Node, look
 
 SUFFIX: Final = b".fsview-new"
 _NAME_BYTES_MAX: Final = 255
@@ -115,6 +115,7 @@ class Target:
             if have.get(key) != value and (self._owns or key.startswith(b"user.")):
                 os.setxattr(at, key, value, follow_symlinks=False)
         if not stat.S_ISLNK(node.status.st_mode):  # which has no mode, and leads elsewhere; after chown drops setuid
+            assert wanted.mode != NO_MODE, at
             os.chmod(at, wanted.mode)
 
 
