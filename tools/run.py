@@ -41,9 +41,8 @@ ended it; 1 if there is no such command; 18 if none can be run here. It takes bu
 @click.option(
     "--sysroot",
     metavar="DIR",
-    envvar="FSVIEW_SYSROOT",
     type=click.Path(path_type=Path),
-    help="The sysroot; else FSVIEW_SYSROOT.",
+    help="The sysroot; else FSVIEW_SYSROOT, else the current directory.",
 )
 @click.option("--os", "stateroot", metavar="NAME", help="The stateroot in it, where there are several.")
 @click.option("--ephemeral", is_flag=True, help="Throw away what the command writes to /etc and /var.")
@@ -69,13 +68,17 @@ def run_command(
         if generation is not None or stateroot is not None:
             raise click.UsageError("a SOURCE is no deployment; leave out --generation and --os, or the SOURCE")
         ctx.exit(run_in_source(ctx, source, command, ephemeral=ephemeral, chdir=chdir))
-    if sysroot is None:
-        raise click.UsageError("name a SOURCE, or the sysroot whose deployment is meant: --sysroot DIR")
     ctx.exit(run_in_generation(sysroot, stateroot, generation, command, ephemeral=ephemeral, chdir=chdir))
 
 
 def run_in_generation(
-    sysroot: Path, stateroot_name: str | None, number: int | None, command: list[str], *, ephemeral: bool, chdir: str
+    sysroot: Path | None,
+    stateroot_name: str | None,
+    number: int | None,
+    command: list[str],
+    *,
+    ephemeral: bool,
+    chdir: str,
 ) -> int:
     """Run *command* in the deployment of generation *number*, else of the current one; return its exit status.
 
@@ -85,21 +88,23 @@ def run_in_generation(
     """
     from store.errors import NotFoundError
     from tools.sandbox import sandbox
-    from tools.sysroot.layout import Sysroot
+    from tools.sysroot.in_use import using
+    from tools.sysroot.options import open_sysroot
 
-    stateroot = Sysroot.open(sysroot).stateroot(stateroot_name)
+    stateroot = open_sysroot(sysroot).stateroot(stateroot_name)
     generation = stateroot.current() if number is None else stateroot.generation(number)
     if generation is None:
         raise NotFoundError(f"nothing was deployed to {stateroot.name} yet; see: fsview deploy --help")
     etc = generation.root / "etc"
-    return sandbox(
-        generation.root,
-        command,
-        etc=etc if etc.is_dir() else None,
-        var=stateroot.var,
-        ephemeral=ephemeral,
-        chdir=chdir,
-    )
+    with using(generation.root):
+        return sandbox(
+            generation.root,
+            command,
+            etc=etc if etc.is_dir() else None,
+            var=stateroot.var,
+            ephemeral=ephemeral,
+            chdir=chdir,
+        )
 
 
 def run_in_source(ctx: click.Context, source: str, command: list[str], *, ephemeral: bool, chdir: str) -> int:

@@ -20,7 +20,7 @@ import pytest
 from tests.conftest import MountView, TreeFactory
 from tests.marks import needs_root
 from tests.nobody import run_as_nobody
-from tests.running import RunFsview, clean_environment, run_cli
+from tests.running import PROJECT, RunFsview, clean_environment, run_cli
 from tests.trees import Directory, File, Node, Spec, Symlink, build_tree
 from tools import guardian
 from tools.cli import run as run_here
@@ -283,7 +283,7 @@ def _read_until(terminal: int, word: bytes | None) -> bytes:
     [
         (("os/1",), 2, "put the command behind --"),
         (("os/1", "--"), 2, "put the command behind --"),
-        (("--", "true"), 2, "name a SOURCE"),
+        (("--", "true"), 1, "no sysroot was named"),
         (("--generation", "1", "os/1", "--", "true"), 2, "is no deployment"),
         (("os/9", "--", "true"), 1, "no ref, commit or abbreviation"),
         (("os/1:/etc/version", "--", "true"), 1, "is no directory"),
@@ -341,6 +341,35 @@ def test_a_command_runs_in_a_deployment(run: Run, sysroot: Path) -> None:
     assert run(*options, "--", "sh", "-c", script).stdout == "ro\n"
     assert run(*options, "--", "sh", "-c", "cat /etc/version /var/lib/data").stdout == "edited\ndata\n"
     assert run(*options, "--generation", "1", "--", "sh", "-c", "cat /etc/version /var/lib/data").stdout == "1\ndata\n"
+
+
+def test_a_deployment_stays_while_a_command_runs_in_it(sysroot: Path, run_fsview: RunFsview, tmp_path: Path) -> None:
+    (version,) = (one for one in sysroot.glob("deploy/debian/deployments/*/etc/version") if one.read_text() == "1\n")
+    tree = version.parent.parent
+    words: list[str | Path] = [
+        "run",
+        "--sysroot",
+        sysroot,
+        "--generation",
+        "1",
+        "--",
+        "sh",
+        "-c",
+        "echo in; read line; cat /etc/version",
+    ]
+    with subprocess.Popen(
+        [sys.executable, "-m", "tools", *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env=clean_environment(tmp_path), cwd=PROJECT,
+    ) as running:  # fmt: skip
+        assert running.stdin is not None and running.stdout is not None and running.stdout.readline() == "in\n"
+        said = run_fsview("undeploy", "--sysroot", sysroot, "1")
+        assert f"{tree.name} is in use ('fsview run')" in said.stderr and tree.is_dir()
+        run_fsview("cleanup", "--sysroot", sysroot, "--keep", "1")
+        again = run_fsview("run", "--sysroot", sysroot, "--generation", "1", "--", "true", status=1)
+        assert "there is no generation 1" in again.stderr
+        assert running.communicate("\n")[0] == "1\n"
+    run_fsview("cleanup", "--sysroot", sysroot, "--keep", "1")
+    assert not tree.exists() and running.returncode == 0
 
 
 CLONE_NEWNS = 0x20000

@@ -76,6 +76,9 @@ def remove_generations(stateroot: Stateroot, generations: list[Generation]) -> s
         remove(generation.path)
     kept = sweep(stateroot)
     _release(stateroot, kept)
+    for name in sorted({one.deployment for one in generations} - kept):
+        if (stateroot.deployments / name).exists():
+            say(f"{name} is in use ('fsview run'); a later command removes it")
     return kept
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from tools.sysroot.in_use import unless_used
 from tools.sysroot.layout import PRISTINE, TEMPORARY, Stateroot
 from tools.sysroot.var import VAR_NEW, finish_restore
 
@@ -27,11 +28,21 @@ def sweep(stateroot: Stateroot) -> set[str]:
     deployments = {generation.deployment for generation in kept}
     for name in os.listdir(stateroot.deployments):
         if name.removesuffix(PRISTINE) not in deployments:
-            remove(stateroot.deployments / name)
+            _remove_unless_used(stateroot.deployments / name)
     for name in (VAR_NEW, "current" + TEMPORARY):
         if os.path.lexists(stateroot.path / name):
             remove(stateroot.path / name)
     return deployments
+
+
+def _remove_unless_used(path: Path) -> None:
+    """Remove a deployment, or what belongs to one; where a command runs in it, that is for the next sweep."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink()
+        return
+    with unless_used(path) as is_free:
+        if is_free:
+            remove(path)
 
 
 def remove(path: Path) -> None:
