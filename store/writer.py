@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from store.database import Reading, Writing
-from store.objects import Checksum, Commit, DirMeta
+from store.objects import Checksum, Commit, DirMeta, pack_detached, unpack_detached
 from store.publication import Phase, Publication, Report
 from store.refs import ANYTHING, find_ref, set_ref
 from store.repository import Repository
@@ -27,6 +27,14 @@ from store.schema import CommitNumber, id_key
 from store.staging import FileSpool, Stage, StagedTree
 
 MakeCommit = Callable[[Reading], Commit]
+
+
+def _add_detached(writing: Writing, number: CommitNumber, detached: bytes) -> None:
+    """Give a commit detached metadata; what an equal commit has already, such as signatures, is kept under its keys."""
+    stored = writing.get(b"detached", id_key(number))
+    if stored is not None:
+        detached = pack_detached(tuple((dict(unpack_detached(stored)) | dict(unpack_detached(detached))).items()))
+    writing.put(b"detached", id_key(number), detached)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +105,7 @@ class Writer:
             publication.run(self._metas)
             number, checksum = publication.add_commit(make_commit(writing))
             if detached is not None:
-                writing.put(b"detached", id_key(number), detached)
+                _add_detached(writing, number, detached)
             if ref is not None:
                 current = find_ref(writing, ref)
                 if current is None or current.commit != number or expected not in (ANYTHING, number):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -259,6 +260,11 @@ def test_detached_metadata(fsview: Fsview, repo: Path, tree: Path) -> None:
     plain = fsview("commit", "--orphan", "--timestamp=@1", tree).stdout
     assert fsview("commit", "--orphan", "--timestamp=@1", "--add-detached-metadata-string=k=v", tree).stdout == plain
     assert "'v'" in fsview("show", plain.decode().strip()).stdout.decode()
+    fsview("commit", "--orphan", "--timestamp=@1", "--add-detached-metadata-string=k=w",
+           "--add-detached-metadata-string=more=m", tree)  # fmt: skip
+    fsview("commit", "--orphan", "--timestamp=@1", "--add-detached-metadata-string=more=n", tree)
+    shown = json.loads(fsview("show", "--json", plain.decode().strip()).stdout)
+    assert shown["detached_metadata"] == {"k": "'w'", "more": "'n'"}
 
 
 def test_times_beyond_what_64_bits_hold(fsview: Fsview, repo: Path, tmp_path: Path) -> None:
