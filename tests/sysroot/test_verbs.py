@@ -51,6 +51,17 @@ def test_files_are_linked_but_not_those_that_are_written_to(two: Machine) -> Non
     assert_same_tree(first, second, mtimes=True)
 
 
+def test_of_pristine_copies_of_etc_there_is_one(two: Machine) -> None:
+    first = two.root.resolve()
+    two.run("deploy", "os/b")
+    second = two.root.resolve()
+    (one, other) = (path.with_name(path.name + ".etc-pristine") for path in (first, second))
+    assert (one / "hosts").samefile(other / "hosts") and not (one / "version").samefile(other / "version")
+    (second / "etc/hosts").write_bytes(b"edited")
+    assert (one / "hosts").read_bytes() == b"127.0.0.1 localhost\n"
+    assert two.run("etc-diff").stdout == "M    hosts\n"
+
+
 def test_a_file_that_was_changed_in_a_deployment_is_not_linked(two: Machine) -> None:
     first = two.root.resolve()
     (first / "usr/bin/same").write_bytes(b"SAME\n")

@@ -39,8 +39,26 @@ class Built:
     links: LinkCounts
 
 
-def write_etc(repository: Repository, target: Path, etc: Entry | None, *, user_mode: bool) -> None:
-    """Write a commit's etc to the new directory *target*: empty, if it has none."""
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """Other deployments, and their pristine etc, whose files can be linked."""
+
+    trees: Sequence[Neighbour] = ()
+    pristine: Sequence[Neighbour] = ()
+
+
+def write_etc(
+    repository: Repository,
+    target: Path,
+    etc: Entry | None,
+    *,
+    user_mode: bool,
+    beside: Sequence[Neighbour] | None = None,
+) -> None:
+    """Write a commit's etc to the new directory *target*: empty, if it has none.
+
+    It is somebody's to write to, so all of it is copied, unless *beside* says with which of its like it may be linked.
+    """
     target.mkdir(mode=0o755)
     if etc is None:
         return
@@ -48,7 +66,8 @@ def write_etc(repository: Repository, target: Path, etc: Entry | None, *, user_m
     try:
         forget_acls(descriptor)
         linker = Linker(repository, Link.AUTO, descriptor)
-        TreeWriter(repository, linker, user_mode, target, lambda step: None).directory(descriptor, ETC, etc)
+        writer = TreeWriter(repository, linker, user_mode, target, lambda step: None, neighbours=beside or ())
+        writer.directory(descriptor, ETC if beside is None else b"", etc)
     finally:
         os.close(descriptor)
 
@@ -58,11 +77,11 @@ class TreeBuilder:
 
     def __init__(
         self, stateroot: Stateroot, repository: Repository, *, user_mode: bool, link: Link = Link.AUTO,
-        neighbours: Sequence[Neighbour] = (), advance: Callable[[int], object] = lambda step: None,
+        beside: Beside = Beside(), advance: Callable[[int], object] = lambda step: None,
     ) -> None:  # fmt: skip
-        """*neighbours* are other deployments; without owners and xattrs in *user_mode*."""
+        """Without owners and xattrs in *user_mode*."""
         self._stateroot, self._repository, self._user_mode, self._link = stateroot, repository, user_mode, link
-        self._neighbours, self._advance = neighbours, advance
+        self._beside, self._advance = beside, advance
 
     def build(self, place: Place, shape: Shape, name: str) -> Built:
         """Write the tree of a commit; the caller holds the locks of the sysroot and of the repository."""
@@ -73,7 +92,7 @@ class TreeBuilder:
             write_etc(self._repository, root / "etc", shape.etc, user_mode=self._user_mode)
         if not os.path.lexists(root / "var"):
             (root / "var").mkdir(mode=0o755)
-        write_etc(self._repository, pristine, shape.etc, user_mode=self._user_mode)
+        write_etc(self._repository, pristine, shape.etc, user_mode=self._user_mode, beside=self._beside.pristine)
         mtime_ns = place.root.mtime_ns  # etc and var may have changed it
         os.utime(root, ns=(mtime_ns, mtime_ns))
         return Built(root, pristine, shape.etc is not None, written, links)
@@ -95,7 +114,7 @@ class TreeBuilder:
             hollow = () if path else (VAR,)
             writer = TreeWriter(
                 self._repository, linker, self._user_mode, target, self._advance,
-                hollow=hollow, neighbours=() if path else self._neighbours,
+                hollow=hollow, neighbours=() if path else self._beside.trees,
             )  # fmt: skip
             writer.directory(descriptor, path, entry)
         finally:
