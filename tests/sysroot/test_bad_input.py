@@ -110,6 +110,8 @@ def test_a_second_command_waits_or_says_for_whom(deployed: Machine) -> None:
         for words in (["deploy", "os/a"], ["rollback"], ["pin"], ["cleanup"], ["undeploy", "1"], ["upgrade"]):
             assert f"process {holder.pid} " in deployed.run(*words, "--no-wait", status=11).stderr
         deployed.run("status")  # who only reads waits for nobody
+        for words in (["deploy", "os/a"], ["cleanup"], ["upgrade"]):
+            deployed.run(*words, "--no-wait", "--dry-run")
         command: list[str | Path] = [sys.executable, "-m", "tools", "upgrade", "--sysroot", deployed.path]
         with subprocess.Popen(
             command, stderr=subprocess.PIPE, env=clean_environment(deployed.where), cwd=PROJECT

@@ -86,6 +86,7 @@ def test_a_view_of_another_repository(one: Machine, other: Machine, mount_view: 
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
     one.fsview("certify", "--repo", one.repository, "os/a", "--key", key)
     source = mount_view(one.repository) / "refs/os/a"
+    assert "would be copied through the mount" in other.run("deploy", "--dry-run", source, status=1).stderr
     said = other.run("deploy", source)
     assert f"{source} is copied through the mount: {other.repository} does not have it" in said.stderr
     one.run("deploy", "os/a")

@@ -68,7 +68,7 @@ def deploy_command(
 def _deploy_once(source: str, dest: Path, sysroot: Sysroot | None, named: Path | None, given: dict[str, Any]) -> None:
     from tools.sysroot.one_off import deploy_once, open_one_off
 
-    with open_one_off(sysroot, named, source, dest) as (repository, revision):
+    with open_one_off(sysroot, named, source, dest, dry_run=given["dry_run"]) as (repository, revision):
         with repository.database.reading() as reading:
             target = find_target(reading, source, revision)
             entries = tree_record(reading, TreeId(target.place.entry.id)).entries

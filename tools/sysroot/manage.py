@@ -152,7 +152,7 @@ Neither the current generation nor a pinned one can be removed. A tree stays as 
 @stateroot_options
 def undeploy_command(stateroot: Stateroot, /, numbers: tuple[int, ...], **given: Any) -> None:
     """Remove generations, and the trees that no other generation has."""
-    with changing(stateroot, no_wait=given["no_wait"]):
+    with changing(stateroot, no_wait=given["no_wait"], dry_run=given["dry_run"]):
         _remove(stateroot, removable(stateroot, numbers), given)
 
 
@@ -173,7 +173,7 @@ Examples:
 @stateroot_options
 def cleanup_command(stateroot: Stateroot, /, keep: int, **given: Any) -> None:
     """Remove old generations: never the current one, the one that 'rollback' goes to, or a pinned one."""
-    with changing(stateroot, no_wait=given["no_wait"]):
+    with changing(stateroot, no_wait=given["no_wait"], dry_run=given["dry_run"]):
         _remove(stateroot, superfluous(stateroot, keep), given)
 
 

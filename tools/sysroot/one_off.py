@@ -40,7 +40,7 @@ class OneOff:
 
 @contextmanager
 def open_one_off(
-    sysroot: Sysroot | None, given: Path | None, source: str, destination: Path
+    sysroot: Sysroot | None, given: Path | None, source: str, destination: Path, *, dry_run: bool
 ) -> Iterator[tuple[Repository, str]]:
     """Yield a repository that has *source*, and it as a revision there.
 
@@ -52,7 +52,7 @@ def open_one_off(
     """
     with ExitStack() as stack:
         if sysroot is not None:
-            yield stack.enter_context(open_source(sysroot, source))
+            yield stack.enter_context(open_source(sysroot, source, dry_run=dry_run))
             return
         found = located(source)
         if found is None:
@@ -66,7 +66,7 @@ def open_one_off(
                 tempfile.TemporaryDirectory(prefix=f".{destination.name[:200]}.fsview-", dir=destination.parent)
             )
             repository = stack.enter_context(Repository.create(Path(home) / "repository"))
-            take_over(repository, found, source, why)
+            take_over(repository, found, source, why, dry_run=dry_run)
         yield repository, found.revision
 
 

@@ -61,8 +61,11 @@ def open_sysroot(given: Path | None) -> Sysroot:
 
 
 @contextmanager
-def changing(stateroot: Stateroot, *, no_wait: bool) -> Iterator[None]:
-    """Hold the sysroot's lock."""
+def changing(stateroot: Stateroot, *, no_wait: bool, dry_run: bool = False) -> Iterator[None]:
+    """Hold the sysroot's lock; a dry run needs none, so whoever may read the sysroot can do it."""
+    if dry_run:
+        yield
+        return
     with locked(stateroot.sysroot.path, wait=not no_wait, tell=say):
         yield
 

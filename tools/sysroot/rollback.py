@@ -121,7 +121,7 @@ restore replaces is kept with the generation that is left.
 @stateroot_options
 def rollback_command(stateroot: Stateroot, /, number: int | None, restore_var: bool, **given: Any) -> None:
     """Go back to an earlier deployment, as it was when it was left."""
-    with changing(stateroot, no_wait=given["no_wait"]):
+    with changing(stateroot, no_wait=given["no_wait"], dry_run=given["dry_run"]):
         if not given["dry_run"]:
             sweep(stateroot)
         target = find_rollback(stateroot, number)

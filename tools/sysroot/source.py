@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def open_source(sysroot: Sysroot, source: str) -> Iterator[tuple[Repository, str]]:
+def open_source(sysroot: Sysroot, source: str, *, dry_run: bool = False) -> Iterator[tuple[Repository, str]]:
     """Yield the open repository of *sysroot*, and *source* as a revision in it.
 
-    What is in a view of another repository is copied through the mount, if it is not in this one.
+    What is in a view of another repository is copied through the mount, if it is not in this one, but in no dry run.
 
     Raises:
         NotFoundError: there is no repository, or nothing at the path.
@@ -38,7 +38,7 @@ def open_source(sysroot: Sysroot, source: str) -> Iterator[tuple[Repository, str
         raise NotFoundError(f"the sysroot's repository: {error}; {sysroot.path}/fsview.toml names it") from error
     with repository:
         if found is not None:
-            take_over(repository, found, source, f"{where} does not have it")
+            take_over(repository, found, source, f"{where} does not have it", dry_run=dry_run)
         yield repository, source if found is None else found.revision
 
 
@@ -56,12 +56,13 @@ def located(source: str) -> Located | None:
     return locate(source) if source.startswith(("/", ".")) or is_in_view(source) else None
 
 
-def take_over(repository: Repository, found: Located, path: str, why: str) -> None:
+def take_over(repository: Repository, found: Located, path: str, why: str, *, dry_run: bool) -> None:
     """Copy the commit of *path* through the mount, unless the view's repository is *repository*, or that has it.
 
     *why* it is copied the user is told.
 
     Raises:
+        NotFoundError: it would have to be, but this is a dry run.
         MountError, SourceError, OSError: as `receive` does.
     """
     from tools.mounted import is_same
@@ -71,6 +72,8 @@ def take_over(repository: Repository, found: Located, path: str, why: str) -> No
     with repository.database.reading() as reading:
         if commit_number(reading, checksum_from_hex(found.commit)) is not None:
             return
+    if dry_run:
+        raise NotFoundError(f"{path} would be copied through the mount: {why}; what then happens a dry run can't tell")
     from tools.commit import reporter
     from tools.receive import receive
 

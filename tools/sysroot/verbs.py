@@ -57,8 +57,8 @@ class SourceType(RevisionType):
 def change(stateroot: Stateroot, source: str, verb: str, given: dict[str, Any]) -> None:
     """Deploy *source*, or say what would be done, and print what came of it."""
     with (
-        changing(stateroot, no_wait=given["no_wait"]),
-        open_source(stateroot.sysroot, source) as (repository, revision),
+        changing(stateroot, no_wait=given["no_wait"], dry_run=given["dry_run"]),
+        open_source(stateroot.sysroot, source, dry_run=given["dry_run"]) as (repository, revision),
     ):
         with repository.database.reading() as reading:
             target = find_target(reading, source, revision)
@@ -139,7 +139,7 @@ Examples:
 @stateroot_options
 def upgrade_command(stateroot: Stateroot, /, allow_downgrade: bool, **given: Any) -> None:
     """Deploy the head of the ref that is current, if it moved. Nothing to do is no error."""
-    with changing(stateroot, no_wait=given["no_wait"]):
+    with changing(stateroot, no_wait=given["no_wait"], dry_run=given["dry_run"]):
         current = stateroot.current()
         if current is None:
             raise NotFoundError(f"nothing is deployed in {stateroot.name}; begin with: fsview deploy REF")
