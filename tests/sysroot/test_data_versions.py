@@ -103,6 +103,18 @@ def test_a_restore_that_was_killed_is_finished_by_the_next_command(migrated: Mac
     assert (migrated.var / "data").read_text() == "as of 9"
 
 
+def test_a_snapshot_of_a_command_that_was_killed_is_none(migrated: Machine) -> None:
+    """A later one that leaves the same generation would find its place taken, and keep what is older."""
+    for name in ("var-snapshot", "var-snapshot.tmp"):
+        (migrated.stateroot / "generations/2" / name).mkdir()
+        (migrated.stateroot / "generations/2" / name / "data").write_text("as it was then")
+    (migrated.var / "data").write_text("as it is now")
+    migrated.run("rollback", "--restore-var")
+    assert sorted(os.listdir(migrated.stateroot / "generations/2")) == ["origin.toml", "root", "var-snapshot"]
+    migrated.run("rollback", "--restore-var")
+    assert (migrated.var / "data").read_text() == "as it is now"
+
+
 def _exchange(one: Path, other: Path) -> None:
     aside = one.with_name("aside")
     one.rename(aside)

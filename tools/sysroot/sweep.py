@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from tools.sysroot.in_use import unless_used
-from tools.sysroot.layout import PRISTINE, TEMPORARY, Stateroot
+from tools.sysroot.layout import PRISTINE, SNAPSHOT, TEMPORARY, Generation, Stateroot
 from tools.sysroot.var import VAR_NEW, finish_restore
 
 
@@ -29,6 +29,8 @@ def sweep(stateroot: Stateroot) -> set[str]:
     for name in os.listdir(stateroot.deployments):
         if name.removesuffix(PRISTINE) not in deployments:
             _remove_unless_used(stateroot.deployments / name)
+    for generation in kept:
+        _sweep_generation(generation, is_current=generation is kept[-1])
     for name in (VAR_NEW, "current" + TEMPORARY):
         if os.path.lexists(stateroot.path / name):
             remove(stateroot.path / name)
@@ -38,17 +40,24 @@ def sweep(stateroot: Stateroot) -> set[str]:
 def _remove_unless_used(path: Path) -> None:
     """Remove a deployment, or what belongs to one; where a command runs in it, that is for the next sweep."""
     if path.is_symlink() or not path.is_dir():
-        path.unlink()
+        remove(path)
         return
     with unless_used(path) as is_free:
         if is_free:
             remove(path)
 
 
+def _sweep_generation(generation: Generation, *, is_current: bool) -> None:
+    """Remove what is half made in a generation. A snapshot of /var is made when one is left: the current one is not."""
+    for name in os.listdir(generation.path):
+        if name.endswith(TEMPORARY) or (is_current and name == SNAPSHOT):
+            remove(generation.path / name)
+
+
 def remove(path: Path) -> None:
     """Remove a file or a whole tree; what has to go must be gone for all others at once."""
     if path.is_symlink() or not path.is_dir():
-        path.unlink()
+        path.unlink(missing_ok=True)
         return
     from tools.checkout import remove_tree  # seldom needed
 
