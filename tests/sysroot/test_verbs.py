@@ -148,6 +148,14 @@ def test_switching_back_takes_the_deployment_that_is_there(two: Machine) -> None
     assert two.json("switch", "os/b")["changed"] is False
 
 
+def test_the_mode_of_etc_itself_is_carried_over(two: Machine) -> None:
+    two.run("switch", "os/b")
+    (two.root / "etc").chmod(0o700)
+    assert two.run("etc-diff").stdout == "M    .\n"
+    assert two.json("switch", "os/a")["reused"] is False
+    assert (two.root / "etc").stat().st_mode & 0o7777 == 0o700
+
+
 def test_a_dry_run_changes_nothing(two: Machine) -> None:
     (two.root / "etc/version").write_text("mine")
     two.commit("os/a", release("3", {}), second=20)

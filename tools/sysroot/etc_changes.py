@@ -37,9 +37,7 @@ def find_changes(pristine: Path, admin: Path) -> list[Change]:
     Raises:
         SysrootError: one of them is no directory.
     """
-    old, new = top(pristine), top(admin)
-    changes = [Change(b".", Kind.MODIFIED)] if old.attributes != new.attributes else []
-    return [*changes, *_changes(b"", old, new, settled_ns(pristine))]
+    return list(_all_changes(pristine, admin))
 
 
 def is_unchanged(generation: Generation) -> bool:
@@ -47,7 +45,7 @@ def is_unchanged(generation: Generation) -> bool:
     pristine, admin = generation.pristine_etc, generation.root / "etc"
     if not admin.is_dir():
         return not any(pristine.iterdir())
-    return next(_changes(b"", top(pristine), top(admin), settled_ns(pristine)), None) is None
+    return next(_all_changes(pristine, admin), None) is None
 
 
 def settled_ns(pristine: Path) -> int:
@@ -56,6 +54,13 @@ def settled_ns(pristine: Path) -> int:
     It got its name after that etc was complete, and a rename sets the ctime.
     """
     return os.lstat(pristine).st_ctime_ns
+
+
+def _all_changes(pristine: Path, admin: Path) -> Iterator[Change]:
+    old, new = top(pristine), top(admin)
+    if old.attributes != new.attributes:
+        yield Change(b".", Kind.MODIFIED)
+    yield from _changes(b"", old, new, settled_ns(pristine))
 
 
 def _changes(path: bytes, old: Node, new: Node, settled: int) -> Iterator[Change]:
