@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from store.errors import FsviewError
+from tools.orphans import end_with
 
 _STEP: Final = struct.Struct("=Q")
 _PROGRESS: Final = struct.Struct("=cQ")
 _DONE, _RESULT = b"\0", b"\1"
 _READ_BYTES: Final = 1 << 16
-_PR_SET_PDEATHSIG: Final = 1
 
 
 class Hand(NamedTuple):
@@ -103,12 +103,8 @@ def _start(take: int, give: int, steps: int, begin: Callable[[], Hand]) -> _Proc
 
 def _leave_signals_to(parent: int) -> None:
     """Die with the parent, and leave Ctrl-C to it."""
-    import ctypes
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
+    end_with(parent)
 
 
 def _steps(take: int, give: int, steps: int) -> Iterator[int]:

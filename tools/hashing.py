@@ -9,7 +9,6 @@ checksum travels back. A tree with few files starts no process.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import signal
@@ -28,6 +27,7 @@ from store.objects import Checksum
 from store.repository import Repository
 from store.stager import WHOLE_BYTES_MAX, Stager
 from store.statcache import pack_stat
+from tools.orphans import end_with
 from tools.recipe import Recipe
 
 _BATCH_FILES: Final = 128
@@ -35,7 +35,6 @@ _BATCH_BYTES: Final = 16 << 20
 _OUTSTANDING_BATCHES_MAX: Final = 256
 _TRIES: Final = 3
 _NONE: Final = Checksum(bytes(32))
-_PR_SET_PDEATHSIG: Final = 1
 GONE: Final = "it vanished before it could be read"
 
 
@@ -303,9 +302,7 @@ def _start_worker(job: Job, parent: int) -> None:
     """Begin a process of the pool: it dies with its parent, and leaves Ctrl-C to it."""
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
+    end_with(parent)
     _worker = _Worker(job)
 
 

@@ -98,9 +98,14 @@ def copy_tree(source: Path, target: Path) -> None:
     """
     import subprocess  # as below: what is only switched copies nothing
 
+    from tools.orphans import end_with
+
+    parent = os.getpid()
     try:
-        command: list[str | Path] = ["cp", "-a", "--reflink=auto", "-T", "--", source, target]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        done = subprocess.run(
+            ["cp", "-a", "--reflink=auto", "-T", "--", source, target], stdin=subprocess.DEVNULL, capture_output=True,
+            check=False, preexec_fn=lambda: end_with(parent),
+        )  # fmt: skip
     except FileNotFoundError:
         raise FsviewError("there is no 'cp' program in PATH; install it: apt install coreutils") from None
     if done.returncode:
