@@ -5,14 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
-from functools import cache
-from importlib import import_module
 from pathlib import Path
-from pkgutil import walk_packages
 
-import fsview
-import store
-import tools
+from tests.everything import import_everything
 from tools.cli import run
 
 NOBODY = 65534
@@ -32,7 +27,7 @@ def run_as_nobody(directory: Path, *arguments: str | Path) -> Said:
 
     A child, because nobody may not be able to read this Python's modules: what the command needs must be imported.
     """
-    _import_everything()
+    import_everything()
     pid = os.fork()
     if pid == 0:
         status = 99
@@ -46,14 +41,6 @@ def run_as_nobody(directory: Path, *arguments: str | Path) -> Said:
     _, status = os.waitpid(pid, 0)
     said = [(directory / name).read_text() for name in ("out", "err")]
     return Said(os.waitstatus_to_exitcode(status), *said)
-
-
-@cache
-def _import_everything() -> None:
-    for package in (store, fsview, tools):
-        for module in walk_packages(package.__path__, f"{package.__name__}."):
-            if not module.name.endswith("__main__"):
-                import_module(module.name)
 
 
 def _become_nobody(directory: Path) -> None:

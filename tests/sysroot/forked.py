@@ -1,8 +1,12 @@
-"""The command line in a child of this process: what is imported needn't be imported again, so it takes a tenth."""
+"""The command line in a child of this process: what is imported needn't be imported again, so it takes a tenth.
+
+Commands import what they need when they need it; so all of it is imported here, once.
+"""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -11,15 +15,22 @@ from pathlib import Path
 
 import pytest
 
+from tests.everything import import_everything
 from tests.running import clean_environment
 from tools.cli import run
 
 
-def fork_cli(home: Path, words: Sequence[str | Path], before: Callable[[], object] = lambda: None) -> int:
+def fork_cli(
+    home: Path, words: Sequence[str | Path], before: Callable[[], object] = lambda: None,
+    kill_after_s: float | None = None,
+) -> int:  # fmt: skip
     """Run `fsview WORDS` with *home* as home and directory; call *before* in the child first.
+
+    It gets SIGKILL after *kill_after_s*, if that is given and it has not ended.
 
     Return how it ended (as waitstatus_to_exitcode); it wrote to *home*/out and *home*/err.
     """
+    import_everything()
     pid = os.fork()
     if pid == 0:
         status = 99
@@ -31,6 +42,9 @@ def fork_cli(home: Path, words: Sequence[str | Path], before: Callable[[], objec
             sys.stderr.flush()
         finally:
             os._exit(status)
+    if kill_after_s is not None:
+        time.sleep(kill_after_s)
+        os.kill(pid, signal.SIGKILL)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 

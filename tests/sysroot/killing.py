@@ -47,24 +47,28 @@ def stage_of(frame: FrameType | None, event: str, arguments: Sequence[object]) -
     return "other"
 
 
-def run_and_die(home: Path, words: Sequence[str | Path], number: int = 0) -> tuple[int, list[str]]:
-    """Run a command in a child that kills itself at its change *number*, from 1 (0: never).
+def run_and_die(
+    home: Path, words: Sequence[str | Path], number: int = 0, kill_after_s: float | None = None
+) -> tuple[int, list[str]]:
+    """Run a command in a child that kills itself at its change *number*, from 1 (0: never), or is killed after a time.
 
     Return how it ended (as waitstatus_to_exitcode), and the stages of all changes that it came to.
     """
     told = home / "stages"
-    ended = fork_cli(home, words, lambda: _watch(told, number))
-    return ended, told.read_text().splitlines()
+    told.unlink(missing_ok=True)
+    ended = fork_cli(home, words, lambda: _watch(told, number), kill_after_s)
+    return ended, told.read_text().splitlines() if told.exists() else []
 
 
 def _watch(told: Path, number: int) -> None:
     notes = os.open(told, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-    count = 0
+    count, own = 0, os.getpid()
 
     def see(event: str, arguments: tuple[object, ...]) -> None:
         nonlocal count
         is_open = event == "open" and isinstance(arguments[2], int) and arguments[2] & _OPENED_TO_CHANGE
-        if event in _CHANGES or is_open or event.endswith("a transaction"):
+        is_change = event in _CHANGES or is_open or event.endswith("a transaction")
+        if is_change and os.getpid() == own:  # not of a child before its exec
             count += 1
             os.write(notes, stage_of(sys._getframe(1), event, arguments).encode() + b"\n")
             if count == number:
@@ -122,9 +126,9 @@ class Stand:
         shutil.rmtree(self.machine.where)
         subprocess.run(["cp", "-a", self._base, self.machine.where], check=True)
 
-    def run(self, words: Sequence[str], number: int = 0) -> tuple[int, list[str]]:
-        """Run a command on the sysroot, which dies at its change *number*."""
-        return run_and_die(self.machine.where, [*words, "--sysroot", self.machine.path], number)
+    def run(self, words: Sequence[str], number: int = 0, kill_after_s: float | None = None) -> tuple[int, list[str]]:
+        """Run a command on the sysroot, which dies at its change *number*, or after a time."""
+        return run_and_die(self.machine.where, [*words, "--sysroot", self.machine.path], number, kill_after_s)
 
     def kept_refs(self) -> list[str]:
         """Return the deployments whose commits are kept."""
@@ -156,5 +160,8 @@ def assert_tidy(stateroot: Stateroot, kept_refs: list[str]) -> None:
     names = sorted({one.deployment for one in generations})
     assert sorted(os.listdir(stateroot.generations_directory), key=int) == [str(one.number) for one in generations]
     assert sorted(os.listdir(stateroot.deployments)) == sorted([*names, *(f"{name}.etc-pristine" for name in names)])
+    for one in generations:
+        known = {"origin.toml", "root"} | ({"var-snapshot"} if one is not generations[-1] else set())
+        assert known.issuperset(os.listdir(one.path)), one.path
     assert sorted(os.listdir(stateroot.path)) == ["current", "deployments", "generations", "var"]
     assert kept_refs == names

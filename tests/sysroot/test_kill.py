@@ -1,13 +1,15 @@
 """SIGKILL in the middle of a change: what is current is whole, and the next command succeeds.
 
-The kills are spread over the stages of each command: every stage has its share, the first and the last call of it
-among them.
+Most processes kill themselves, between two calls that change something: these kills are spread over the stages of each
+command, and every stage has its share, the first and the last call of it among them. Others are killed from outside
+after a random time, in the middle of whatever they do.
 """
 
 from __future__ import annotations
 
 import random
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
@@ -15,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.checking import assert_sound
 from tests.running import RunFsview
 from tests.sysroot.killing import Stand, assert_tidy, assert_whole, look, run_and_die
 from tests.sysroot.rig import Machine, release
@@ -26,7 +29,10 @@ COMMANDS = (
     ("rollback", "--to", "2", "--restore-var"),
     ("upgrade",),
     ("cleanup", "--keep", "1"),
+    ("undeploy", "2", "3"),
+    ("pin", "3"),
 )
+AGAIN = {"undeploy": ("cleanup", "--keep", "1")}  # one of them may be gone
 
 
 @pytest.fixture
@@ -41,10 +47,10 @@ def show(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[[str], None]]:
 
 
 @pytest.fixture
-def stand(run_fsview: RunFsview, tmp_path: Path) -> Stand:
+def stand(run_fsview: RunFsview, quick_path: Path) -> Stand:
     """Return a machine with five generations, the first pinned; /etc and /var written to; and garbage."""
-    (tmp_path / "machine").mkdir()
-    machine = Machine.make(run_fsview, tmp_path / "machine")
+    (quick_path / "machine").mkdir()
+    machine = Machine.make(run_fsview, quick_path / "machine")
     for second, ref in enumerate(("os/a", "os/b", "os/c")):
         machine.commit(ref, release(ref, {f"in-{ref[-1]}": b"x"}), second=second)
     machine.run("deploy", "os/a")
@@ -69,7 +75,9 @@ class Campaign:
     def __init__(self, stand: Stand, words: Sequence[str], tally: Counter[tuple[str, str, str]]) -> None:
         self._stand, self._words, self._tally = stand, words, tally
         self._old = look(stand.stateroot)
+        begun_s = time.monotonic()
         status, self._stages = stand.run(words)
+        self._length_s = time.monotonic() - begun_s
         assert status == 0, (stand.machine.where / "err").read_text()
         self._new = look(stand.stateroot)
 
@@ -92,24 +100,35 @@ class Campaign:
         self._stand.put_back()
         status, stages = self._stand.run(self._words, number)
         assert status == -signal.SIGKILL
+        self._judge(stages[-1])
+
+    def kill_from_outside(self, chance: random.Random) -> None:
+        """Kill the command some time after it began, which may be in the middle of a call, or too late."""
+        self._stand.put_back()
+        status, stages = self._stand.run(self._words, kill_after_s=chance.uniform(0, self._length_s))
+        assert status in (-signal.SIGKILL, 0)
+        last = stages[-1] if stages else "before all"
+        self._judge(f"{last}, outside" if status else "ended before")
+
+    def _judge(self, stage: str) -> None:
         found = assert_whole(self._stand.stateroot, self._old, self._new)
         outcome = "new" if found.current != self._old.current else "old"
-        self._tally[self._words[0], stages[-1], outcome] += 1
-        again = self._words if outcome == "old" else ("rollback",)
+        self._tally[self._words[0], stage, outcome] += 1
+        again = AGAIN.get(self._words[0], self._words) if outcome == "old" else ("rollback",)
         for words in (("cleanup", "--keep", "99"), again):
             status, _ = self._stand.run(words)
-            assert status == 0, f"{words} after {stages[-1]}: {(self._stand.machine.where / 'err').read_text()}"
+            assert status == 0, f"{words} after {stage}: {(self._stand.machine.where / 'err').read_text()}"
             assert_tidy(self._stand.stateroot, self._stand.kept_refs())
 
 
 def _table(tally: Counter[tuple[str, str, str]]) -> str:
     rows = sorted({(verb, stage) for verb, stage, _ in tally})
-    lines = [f"{'command':10}{'stage':16}{'old':>6}{'new':>6}"]
-    lines += [f"{verb:10}{stage:16}{tally[verb, stage, 'old']:6}{tally[verb, stage, 'new']:6}" for verb, stage in rows]
-    return "\n".join([*lines, f"{'all':26}{tally.total():12}"])
+    lines = [f"{'command':10}{'stage':24}{'old':>6}{'new':>6}"]
+    lines += [f"{verb:10}{stage:24}{tally[verb, stage, 'old']:6}{tally[verb, stage, 'new']:6}" for verb, stage in rows]
+    return "\n".join([*lines, f"{'all':34}{tally.total():12}"])
 
 
-def _run(stand: Stand, total: int, seed: int) -> Counter[tuple[str, str, str]]:
+def _run(stand: Stand, total: int, outside: int, seed: int) -> Counter[tuple[str, str, str]]:
     tally: Counter[tuple[str, str, str]] = Counter()
     chance = random.Random(seed)
     for words in COMMANDS:
@@ -117,11 +136,14 @@ def _run(stand: Stand, total: int, seed: int) -> Counter[tuple[str, str, str]]:
         campaign = Campaign(stand, words, tally)
         for number in campaign.choose(total // len(COMMANDS), chance):
             campaign.kill(number)
+        for _ in range(outside // len(COMMANDS)):
+            campaign.kill_from_outside(chance)
+        assert_sound(stand.machine.repository, garbage=True)
     return tally
 
 
 def test_killed_anywhere_the_old_or_the_new_tree_is_current(stand: Stand, show: Callable[[str], None]) -> None:
-    tally = _run(stand, 100, 1)
+    tally = _run(stand, 90, 16, 1)
     show(_table(tally))
     assert tally.total() >= 90
     assert {stage for _, stage, _ in tally} >= {
@@ -141,6 +163,6 @@ def test_a_thousand_kills(stand: Stand, show: Callable[[str], None]) -> None:
     tally: Counter[tuple[str, str, str]] = Counter()
     seed = 2
     while tally.total() < 1000:
-        tally += _run(stand, 400, seed)
+        tally += _run(stand, 320, 160, seed)
         seed += 1
     show(_table(tally))

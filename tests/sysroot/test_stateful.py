@@ -11,10 +11,9 @@ import itertools
 import json
 import os
 import shutil
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +27,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from tests.checking import assert_sound
 from tests.sysroot.etc_model import NOTHING, Node, at, changed, dress_path, read_node, remove_path, write_node
 from tests.sysroot.model import Model, Refused, Release
-from tests.trees import build_tree, supports_xattrs
+from tests.trees import build_tree
 from tools.cli import run
 from tools.sysroot.etc_merge import Merge, merge_etc
 
@@ -316,25 +315,14 @@ def _merge_for_a_while(*arguments: Any, **named: Any) -> Merge:
         time.sleep(TICK_S)
 
 
-@pytest.fixture
-def where(tmp_path: Path) -> Iterator[Path]:
-    """Return a directory in memory, if that has xattrs: syncfs waits for all that others write to a disk."""
-    memory = Path("/dev/shm")
-    if os.access(memory, os.W_OK) and supports_xattrs(memory):
-        with tempfile.TemporaryDirectory(dir=memory) as path:
-            yield Path(path)
-    else:
-        yield tmp_path
-
-
-def test_commands_at_random(where: Path) -> None:
-    tally = run_machine(where, max_examples=10, stateful_step_count=25)
+def test_commands_at_random(quick_path: Path) -> None:
+    tally = run_machine(quick_path, max_examples=10, stateful_step_count=25)
     assert tally["deploy"] >= 10
 
 
 @pytest.mark.torture
-def test_commands_at_random_for_long(where: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tally = run_machine(where, max_examples=400, stateful_step_count=60)
+def test_commands_at_random_for_long(quick_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tally = run_machine(quick_path, max_examples=400, stateful_step_count=60)
     with capsys.disabled():
         print("\n" + "\n".join(f"{count:7} {what}" for what, count in sorted(tally.items())))
     assert len([what for what in tally if what.endswith(" refused")]) >= 6
