@@ -255,6 +255,7 @@ class Sysroot:
             directory.mkdir(parents=True, exist_ok=True)
             directory.chmod(0o755)
         made.generations_directory.mkdir(exist_ok=True)
+        made.generations_directory.chmod(0o755)
         for directory in (made.path, made.path.parent):
             sync_directory(directory)
         return made

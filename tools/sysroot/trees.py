@@ -59,7 +59,8 @@ def write_etc(
 
     It is somebody's to write to, so all of it is copied, unless *beside* says with which of its like it may be linked.
     """
-    target.mkdir(mode=0o755)
+    target.mkdir()
+    target.chmod(0o755)  # whatever the umask, also below
     if etc is None:
         return
     descriptor = os.open(target, DIRECTORY)
@@ -91,7 +92,8 @@ class TreeBuilder:
         if shape.is_usr_etc:
             write_etc(self._repository, root / "etc", shape.etc, user_mode=self._user_mode)
         if not os.path.lexists(root / "var"):
-            (root / "var").mkdir(mode=0o755)
+            (root / "var").mkdir()
+            (root / "var").chmod(0o755)
         write_etc(self._repository, pristine, shape.etc, user_mode=self._user_mode, beside=self._beside.pristine)
         mtime_ns = place.root.mtime_ns  # etc and var may have changed it
         os.utime(root, ns=(mtime_ns, mtime_ns))
