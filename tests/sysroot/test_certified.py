@@ -380,3 +380,15 @@ def test_what_was_changed_in_a_deployment_is_not_linked_into_the_next(strict: Ma
     assert ["nothing was linked with an earlier deployment" in note for note in said["notes"]].count(True) == 1
     assert (strict.root / "usr/bin/same").read_bytes() == b"same\n"
     assert (strict.stateroot / "generations/1/root/usr/bin/same").read_bytes() != b"same\n"
+
+
+@pytest.mark.unchecked
+def test_without_root_what_can_be_is_proven(strict: Machine, keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Owners, xattrs and setuid are left out, of files and of the proof."""
+    monkeypatch.setattr("tools.sysroot.verbs.is_user_mode", lambda: True)
+    strict.run("deploy", "os/a")
+    assert (strict.root / "usr/bin/tool").stat().st_mode & 0o7777 == 0o755
+    before = _everything(strict)
+    _content(strict)
+    assert TOLD.partition("{}")[0] + "/usr/lib/own" in strict.run("deploy", "os/b", status=12).stderr
+    assert _everything(strict) == before
