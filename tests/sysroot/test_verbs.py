@@ -7,10 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from store.repository import Repository
 from tests.conftest import MountView
 from tests.snapshots import assert_same_tree, snapshot
-from tests.sysroot.rig import Machine, release
+from tests.sysroot.rig import LARGE, Machine, release
 from tests.trees import Directory, File
+from tools.sysroot import etc_writing
+from tools.sysroot.deploy import Options, deploy
+from tools.sysroot.etc_tree import Node
+from tools.sysroot.layout import Sysroot
+from tools.sysroot.target import find_target
 
 
 @pytest.fixture
@@ -60,6 +66,38 @@ def test_of_pristine_copies_of_etc_there_is_one(two: Machine) -> None:
     (second / "etc/hosts").write_bytes(b"edited")
     assert (one / "hosts").read_bytes() == b"127.0.0.1 localhost\n"
     assert two.run("etc-diff").stdout == "M    hosts\n"
+
+
+def test_files_in_etc_are_never_links(two: Machine) -> None:
+    """Equal ones are one file in the repository, and so in the pristine copy."""
+    two.commit("os/equal", release("3", {"one": LARGE, "other": LARGE}), second=20)
+    for edit in (b"first", b"second"):
+        two.run("deploy", "os/equal")
+        etc = two.root.resolve() / "etc"
+        assert {path.stat().st_nlink for path in etc.iterdir() if path.is_file()} == {1}
+        (etc / "hosts").write_bytes(edit)
+
+
+def test_nobody_can_get_into_what_is_merged(two: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user who owns a directory in /etc could make it a symlink to elsewhere, where root would write then."""
+    own = two.root / "etc/own"
+    own.mkdir(mode=0o755)
+    os.chown(own, 65534, 65534)
+    (own / "file").write_bytes(b"mine")
+    closed: list[bool] = []
+    copy = etc_writing._copy
+
+    def watched(node: Node, at: bytes) -> None:
+        above = [path for path in Path(os.fsdecode(at)).parents if two.stateroot in path.parents]
+        closed.append(any(path.stat().st_mode & 0o777 == 0o700 for path in above))
+        copy(node, at)
+
+    monkeypatch.setattr(etc_writing, "_copy", watched)
+    with Repository.open(two.repository) as repository:
+        with repository.database.reading() as reading:
+            target = find_target(reading, "os/b", "os/b")
+        deploy(Sysroot.open(two.path).stateroot(), repository, target, Options())
+    assert (two.root / "etc/own/file").read_bytes() == b"mine" and closed == [True]
 
 
 def test_a_file_that_was_changed_in_a_deployment_is_not_linked(two: Machine) -> None:

@@ -66,9 +66,7 @@ class Building:
             check = self._content_check()
             built = self._built = self._write(check, advance)
             if self._current is not None and not self._options.merge.skip:
-                self._merger = EtcMerger(
-                    self._current, built.root, built.pristine, built.has_etc, self._options.merge
-                )  # fmt: skip
+                self._merger = EtcMerger(self._current, built.root, built.pristine, self._options.merge)
             origin = self.last_look(origin)
             self._seed(check)
         root = self._stateroot.deployments / self.name

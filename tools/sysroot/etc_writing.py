@@ -41,12 +41,6 @@ class Target:
             os.rename(self._at(name), self._at(beside))
         return beside
 
-    def copy_aside(self, name: bytes, new: Node, taken: set[bytes]) -> bytes:
-        """Put the new release's file beside *name*, where something else will be; return where."""
-        beside = free_name(name, taken)
-        self.put(beside, new, new.attributes)
-        return beside
-
     def put(self, name: bytes, node: Node, attributes: Attributes, shown: Node | None = None) -> None:
         """Write a copy of the file, symlink or directory *node* (without children) to *name*.
 

@@ -1,11 +1,15 @@
 """The admin's changes of /etc, carried from the current deployment into the one that is to follow it.
 
-Merging happens in the new deployment's etc, which nobody uses yet. What the admin edits meanwhile is noticed by a
-fingerprint, just before the switch, and merged again.
+Merging happens in a copy of the new deployment's etc, in a directory that nobody else may enter: in an etc that can be
+reached, who owns a directory could make it a symlink while root writes there. Then the copy takes the etc's place; the
+deployment is in use by nobody yet. What the admin edits meanwhile is noticed by a fingerprint, just before the switch,
+and merged again.
 """
 
 from __future__ import annotations
 
+import os
+import stat
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -15,7 +19,7 @@ from tools.render import count_text, quote_path
 from tools.sysroot.deploy import MergeOptions
 from tools.sysroot.etc_changes import find_changes
 from tools.sysroot.etc_merge import Conflict, Merge, fingerprint, merge_etc
-from tools.sysroot.layout import Generation
+from tools.sysroot.layout import TEMPORARY, Generation
 from tools.sysroot.origin import Origin
 from tools.sysroot.sweep import remove
 from tools.sysroot.var import copy_tree
@@ -27,16 +31,15 @@ _LISTED_MAX: Final = 20
 class EtcMerger:
     """Merges into one new deployment, as often as the admin's etc changes."""
 
-    def __init__(self, current: Generation, root: Path, pristine: Path, has_etc: bool, options: MergeOptions) -> None:
-        """*root* and *pristine* are of the new deployment; without *has_etc* its commit has none.
+    def __init__(self, current: Generation, root: Path, pristine: Path, options: MergeOptions) -> None:
+        """*root* and *pristine* are of the new deployment.
 
         Raises:
             SysrootError: the current deployment's etc is gone.
         """
         self._current, self._root, self._pristine, self._options = current, root, pristine, options
-        self._has_etc = has_etc
         self._admin = current.root / "etc"
-        self._is_first, self._tries = True, 0
+        self._was_changed, self._tries = False, 0
         self._seen = b""
         self.merge: Merge | None = None
         if not self._admin.is_dir() and any(current.pristine_etc.iterdir()):
@@ -68,15 +71,30 @@ class EtcMerger:
         self._root, self._pristine = root, pristine
 
     def _merge(self) -> Merge:
-        target = self._root / "etc"
-        if not self._has_etc and not find_changes(self._current.pristine_etc, self._admin):
-            return Merge(0, 0, 0, [], [], [])  # no etc before, none now
-        if not self._is_first or not self._has_etc:
-            if target.exists():
-                remove(target)
-            copy_tree(self._pristine, target)
-        self._is_first = False
-        return merge_etc(self._current.pristine_etc, self._admin, self._pristine, target, text=self._options.text)
+        if not self._was_changed and not find_changes(self._current.pristine_etc, self._admin):
+            return Merge()
+        self._was_changed = True
+        private = self._root.with_name(f"{self._root.name.removesuffix(TEMPORARY)}.merge{TEMPORARY}")
+        private.mkdir(mode=0o700)
+        etc = private / "etc"
+        copy_tree(self._pristine, etc, keeps_links=False)  # pristine copies may share files, an etc in use must not
+        merge = merge_etc(self._current.pristine_etc, self._admin, self._pristine, etc, text=self._options.text)
+        _exchange(etc, self._root)
+        private.rmdir()
+        return merge
+
+
+def _exchange(etc: Path, root: Path) -> None:
+    """Put *etc* in the place of that in *root*; both stay as they are, times and modes included."""
+    of_etc, of_root = etc.stat(), root.stat()
+    if (root / "etc").exists():
+        remove(root / "etc")
+    etc.chmod(of_etc.st_mode | stat.S_IWUSR)  # who is not root can't move it otherwise
+    root.chmod(of_root.st_mode | stat.S_IWUSR)
+    etc.rename(root / "etc")
+    for path, status in ((root / "etc", of_etc), (root, of_root)):
+        path.chmod(status.st_mode)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def refuse_conflicts(conflicts: list[Conflict]) -> None:

@@ -34,7 +34,6 @@ class Built:
 
     root: Path
     pristine: Path
-    has_etc: bool
     written: Written
     links: LinkCounts
 
@@ -97,7 +96,7 @@ class TreeBuilder:
         write_etc(self._repository, pristine, shape.etc, user_mode=self._user_mode, beside=self._beside.pristine)
         mtime_ns = place.root.mtime_ns  # etc and var may have changed it
         os.utime(root, ns=(mtime_ns, mtime_ns))
-        return Built(root, pristine, shape.etc is not None, written, links)
+        return Built(root, pristine, written, links)
 
     def build_var(self, var: Entry) -> Path:
         """Write a commit's /var beside the stateroot's, from which it can be seeded."""

@@ -90,8 +90,8 @@ def finish_restore(stateroot: Stateroot, current: Generation) -> None:
         restored.rename(target)  # if the generation that was left is gone, it stays here, and goes with this one
 
 
-def copy_tree(source: Path, target: Path) -> None:
-    """Copy a directory with all that it has; *target* is made.
+def copy_tree(source: Path, target: Path, *, keeps_links: bool = True) -> None:
+    """Copy a directory with all that it has; *target* is made. Without *keeps_links* each name gets a file of its own.
 
     Raises:
         FsviewError: that failed; cp has said why.
@@ -102,9 +102,10 @@ def copy_tree(source: Path, target: Path) -> None:
 
     parent = os.getpid()
     try:
+        more = [] if keeps_links else ["--no-preserve=links"]
+        command: list[str | Path] = ["cp", "-a", "--reflink=auto", "-T", *more, "--", source, target]
         done = subprocess.run(
-            ["cp", "-a", "--reflink=auto", "-T", "--", source, target], stdin=subprocess.DEVNULL, capture_output=True,
-            check=False, preexec_fn=lambda: end_with(parent),
+            command, stdin=subprocess.DEVNULL, capture_output=True, check=False, preexec_fn=lambda: end_with(parent)
         )  # fmt: skip
     except FileNotFoundError:
         raise FsviewError("there is no 'cp' program in PATH; install it: apt install coreutils") from None
