@@ -14,7 +14,7 @@ from typing import Final
 
 from fsview.cache import BoundedCache
 from store.database import Reading
-from store.objects import Checksum, Commit
+from store.objects import Checksum, parent_and_time
 from store.schema import GENERATION, CommitNumber, CommitRecord, id_key
 from store.tree import commit_number
 
@@ -68,7 +68,7 @@ class Ancestry:
             numbers.append(number)
             if len(numbers) % PROGRESS_COMMITS == 0:
                 self._on_progress()
-            parent = Commit.from_bytes(CommitRecord.unpack(reading.need(b"commit", id_key(number))).raw).parent
+            parent = parent_and_time(CommitRecord.unpack(reading.need(b"commit", id_key(number))).raw)[0]
             before = None if parent is None else commit_number(reading, parent)
             if before is None:
                 missing = parent

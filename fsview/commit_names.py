@@ -16,14 +16,17 @@ from array import array
 from bisect import bisect_left, bisect_right
 from calendar import timegm
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from itertools import islice
 from typing import Final, NamedTuple
 
 from fsview.ancestry import PROGRESS_COMMITS
 from fsview.cache import BoundedCache
 from store.database import Database, Reading
-from store.objects import Checksum, Commit
-from store.schema import FIRST_ID, GENERATION, MAX_COMMIT_NUMBER, CommitNumber, CommitRecord, id_key, key_id
+from store.errors import PrunedError
+from store.objects import Checksum, parent_and_time
+from store.presence import numbered
+from store.schema import FIRST_ID, GENERATION, MAX_COMMIT_NUMBER, CommitNumber, CommitRecord, id_key
 
 END_OF_DATES_S: Final = 253_402_300_800  # 10000-01-01
 _NAME = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{6}Z|@[0-9]{20})-([0-9a-f]{8}|[0-9a-f]{64})")
@@ -82,13 +85,17 @@ class CommitNames:
         while batch := list(islice(left, _NAMES_AT_A_TIME)):
             with database.reading() as reading:
                 self._refresh(reading)
-                values = ((number, reading.get(b"commit", id_key(number))) for number in batch)
-                found = [self._named(number, value) for number, value in values if value is not None]
+                found = list(self._here(reading, batch))
             yield from found
+
+    def _here(self, reading: Reading, numbers: Iterable[CommitNumber]) -> Iterator[Named]:
+        for number in numbers:
+            with suppress(PrunedError):
+                yield self._named(number, reading.need(b"commit", id_key(number)))
 
     def _named(self, number: CommitNumber, value: bytes) -> Named:
         record = CommitRecord.unpack(value)
-        time_s = Commit.from_bytes(record.raw).timestamp_s
+        time_s = parent_and_time(record.raw)[1]
         lowest = _key(time_s, record.checksum, CommitNumber(0))
         first = self._index[bisect_left(self._index, lowest)]
         digits = record.checksum.hex()
@@ -134,10 +141,10 @@ class CommitNames:
         elif following <= self._next:
             return
         self._spans.clear()
-        for key, value in reading.items(b"commit", id_key(self._next)):
+        for number, value in numbered(reading, b"commit", self._next):
             record = CommitRecord.unpack(value)
-            time_s = Commit.from_bytes(record.raw).timestamp_s
-            self._index.append(_key(time_s, record.checksum, CommitNumber(key_id(key))))
+            time_s = parent_and_time(record.raw)[1]
+            self._index.append(_key(time_s, record.checksum, CommitNumber(number)))
             if len(self._index) % PROGRESS_COMMITS == 0:
                 self._on_progress()
         self._index.sort()

@@ -33,6 +33,8 @@ from fsview.status import Service, metrics, stats_json, status_json
 from fsview.supervisor import Supervisor, signals_held
 from fsview.view import View
 from fsview.worker import Job, start_worker
+from store.check_pages import check_pages
+from store.errors import CorruptionError
 from store.repository import Repository
 
 _log = logging.getLogger(__name__)
@@ -103,9 +105,15 @@ def _ino_offset(options: MountOptions) -> int | None:
 def _look_ahead(repository_path: Path, options: MountOptions) -> Pinned | None:
     """Return what is to be mounted alone, if anything.
 
-    Each worker opens the repository for itself; what is wrong with it is better told now.
+    Each worker opens the repository for itself; what is wrong with it is better told now. Above all if LMDB took an
+    older state for the present one: each name and each byte in it would be right, and what came later gone.
+
+    Raises:
+        FsviewError: it can't be opened, or nothing is what is to be mounted.
     """
     with Repository.open(repository_path) as repository:
+        for finding in check_pages(repository.database.path):
+            raise CorruptionError("the index", finding.where, "two sound meta pages", finding.what)
         return None if options.root is None else pin(repository, options.root, now_s=int(time.time()))
 
 

@@ -103,8 +103,9 @@ def _check_name(context: Context, ref_id: int, expected: RefName) -> Iterator[st
 
 
 def _prefixes(name: bytes) -> list[bytes]:
+    """Return the directories that *name* lies in, the outermost first; one without a name is no key."""
     parts = name.split(b"/")
-    return [b"/".join(parts[:count]) for count in range(1, len(parts))]
+    return [prefix for count in range(1, len(parts)) if (prefix := b"/".join(parts[:count]))]
 
 
 def check_reflog(context: Context, key: bytes, value: bytes) -> Iterator[str]:

@@ -1,9 +1,12 @@
-"""Check LMDB's two meta pages, which say where everything is, and which nothing guards.
+"""Check LMDB's two meta pages, which say where everything is, and which nothing guards; and the roots of the tables.
 
 LMDB writes them in turn: transaction N goes to page N & 1, so the two always hold neighbouring numbers. A bit that
 flips there can make the state before the last commit look like the present one, which no other check would notice.
 A page that the disk refused looks the same (LMDB gives it back its old number, but not its databases), and is reported
 too, though the next commit overwrites it.
+
+In the same way the number of a root, of which there is one for each table, may lead to a page that was the root before.
+Such a page is among the free ones.
 
     page        number u64, padding u16, flags u16, lower u16, upper u16         native byte order
     then        magic u32, version u32, address u64, map size u64,
@@ -20,45 +23,49 @@ from pathlib import Path
 from typing import Final
 
 from store.findings import Finding, error
+from store.raw_pages import NO_PAGE, TABLE, PageError, leaf_nodes
 
 _META = struct.Struct("@QHHHH IIQQ 96x QQ")
 _DATABASE = struct.Struct("@IHHQQQQQ")  # pad (page size), flags, depth, branch, leaf, overflow pages, entries, root
 _DATABASES_AT: Final = 40
+_ROOTS_AT: Final = (_DATABASES_AT + 40, _DATABASES_AT + 88)
 _MAGIC, _VERSION, _META_FLAG = 0xBEEFC0DE, 1, 0x08
-_TRIES, _PAUSE_S = 5, 0.02  # a commit may be writing one just now
-_NO_PAGE: Final = 2**64 - 1
-_PAGE = struct.Struct("@QHHHH")
-_NODE = struct.Struct("@HHHH")
-_BRANCH, _LEAF = 0x01, 0x02
-_FREE_ROOT_AT: Final = _DATABASES_AT + 40
+_TRIES, _PAUSE_S = 5, 0.02  # a commit may be writing one just now …
+_TRIES_MAX: Final = 250  # … and another one
 _FREEING_FROM: Final = 3
-_DEPTH_MAX: Final = 32  # LMDB's own
 assert _META.size == 152 and _DATABASE.size == 48
 
 
 def check_pages(index: Path) -> Iterator[Finding]:
     """Yield what is wrong with the meta pages of the index in the directory *index*."""
-    path = index / "data.mdb"
-    for tries_left in reversed(range(_TRIES)):
-        try:
-            problems = _problems(path)
-        except (OSError, struct.error) as problem:
-            problems = [f"it can't be read: {problem}"]
-        if not problems or not tries_left:
+    path, tries, before = index / "data.mdb", 0, b""
+    for _ in range(_TRIES_MAX):
+        problems, metas = _problems(path)
+        tries = tries + 1 if metas == before else 1
+        if not problems or tries == _TRIES:
             break
+        before = metas
         time.sleep(_PAUSE_S)
     for what in problems:
         yield error(what, str(path))
 
 
-def _problems(path: Path) -> list[str]:
-    with path.open("rb") as file:
-        page_bytes = _page_bytes(file.read(4096))
-        pages = [os.pread(file.fileno(), page_bytes, number * page_bytes) for number in range(2)]
-        problems = _wrong_metas(pages, page_bytes)
-        if not problems:  # else these numbers lead anywhere
-            problems = [what for page in pages for what in _wrong_free(file.fileno(), page, page_bytes)]
-    return problems
+def _problems(path: Path) -> tuple[list[str], bytes]:
+    """Return what is wrong, and the meta pages with which it is."""
+    metas = b""
+    try:
+        with path.open("rb") as file:
+            page_bytes = _page_bytes(file.read(4096))
+            pages = [os.pread(file.fileno(), page_bytes, number * page_bytes) for number in range(2)]
+            metas = b"".join(pages)
+            problems = _wrong_metas(pages, page_bytes)
+            if not problems:  # else these numbers lead anywhere
+                newest = max(pages, key=lambda page: int(_META.unpack_from(page)[-1]))
+                for page in pages:
+                    problems += _wrong_trees(file.fileno(), page, page_bytes, is_newest=page is newest)
+    except (OSError, struct.error, PageError) as problem:
+        problems = [f"it can't be read: {problem}"]
+    return problems, metas
 
 
 def _wrong_metas(pages: list[bytes], page_bytes: int) -> list[str]:
@@ -72,24 +79,28 @@ def _wrong_metas(pages: list[bytes], page_bytes: int) -> list[str]:
     return problems
 
 
-def _wrong_free(file: int, meta_page: bytes, page_bytes: int) -> list[str]:
-    """Compare a meta page's transaction with the last that its tree of free pages knows."""
+def _wrong_trees(file: int, meta_page: bytes, page_bytes: int, *, is_newest: bool) -> list[str]:
+    """Check what hangs on a meta page: its tree of free pages, and that no table has one of these for a root."""
     transaction = _META.unpack_from(meta_page)[-1]
-    (number,) = struct.unpack_from("@Q", meta_page, _FREE_ROOT_AT)
-    for _ in range(_DEPTH_MAX):
-        if number == _NO_PAGE:
-            return [] if transaction < _FREEING_FROM else [f"transaction {transaction} has no record of freed pages"]
-        page = os.pread(file, page_bytes, number * page_bytes)
-        own_number, _, flags, lower, _ = _PAGE.unpack_from(page)
-        if own_number != number or flags & (_BRANCH | _LEAF) == 0 or not _PAGE.size < lower <= page_bytes:
-            return [f"page {number} is not the page of the tree of free pages that it should be"]
-        (at,) = struct.unpack_from("@H", page, lower - 2)
-        low, middle, high, _ = _NODE.unpack_from(page, at)
-        if flags & _LEAF:
-            (last,) = struct.unpack_from("@Q", page, at + _NODE.size)
-            return [] if last == transaction else [f"a meta page is of transaction {transaction}, its tree of {last}"]
-        number = low | middle << 16 | high << 32
-    return ["the tree of free pages is too deep"]
+    free_root, main_root = (struct.unpack_from("@Q", meta_page, at)[0] for at in _ROOTS_AT)
+    last, free = 0, set[int]()
+    for node in leaf_nodes(file, page_bytes, free_root):
+        (last,) = struct.unpack("@Q", node.key)
+        (count,) = struct.unpack_from("@Q", node.data)
+        free |= set(struct.unpack_from(f"@{count}Q", node.data, 8))
+    if last != transaction and (last or transaction >= _FREEING_FROM):
+        return [f"a meta page is of transaction {transaction}, its tree of free pages of {last}"]
+    return list(_free_roots(file, page_bytes, main_root, free)) if is_newest else []
+
+
+def _free_roots(file: int, page_bytes: int, main_root: int, free: set[int]) -> Iterator[str]:
+    """Yield what has a free page for its root: there is what was in it before a transaction wrote it anew elsewhere."""
+    if main_root in free:
+        yield f"page {main_root}, the root of the table of tables, is a free page"
+        return
+    for node in leaf_nodes(file, page_bytes, main_root):
+        if node.flags & TABLE and (root := _DATABASE.unpack(node.data)[-1]) in free:
+            yield f"page {root}, the root of table {node.key.decode('ascii', 'backslashreplace')}, is a free page"
 
 
 def _page_bytes(start: bytes) -> int:
@@ -115,7 +126,7 @@ def _wrong_databases(page: bytes, page_bytes: int, last_page: int) -> list[str]:
         pad, _, _, branch, leaf, overflow, _, root = _DATABASE.unpack_from(page, _DATABASES_AT + 48 * number)
         if number == 0 and pad != page_bytes:
             problems.append(f"the size of pages is {pad}")
-        if root != _NO_PAGE and root > last_page:
+        if root != NO_PAGE and root > last_page:
             problems.append(f"a root is page {root}, the last page is {last_page}")
         if branch + leaf + overflow > last_page + 1:
             problems.append(f"it counts {branch + leaf + overflow} pages, the last page is {last_page}")

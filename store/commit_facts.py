@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from store.database import Reading
 from store.gvariant_text import format_text
 from store.objects import Checksum, Commit, Metadata, content_checksum, unpack_detached
+from store.presence import check_no_detached
 from store.refs import list_refs
 from store.schema import CommitNumber, id_key
 from store.tree import commit_number, commit_record
@@ -49,7 +50,10 @@ def refs_at(reading: Reading, number: CommitNumber) -> list[str]:
 def detached_metadata(reading: Reading, number: CommitNumber) -> Metadata:
     """Return the metadata that were added to a commit after it was made, such as signatures."""
     raw = reading.get(b"detached", id_key(number))
-    return () if raw is None else unpack_detached(raw)
+    if raw is None:
+        check_no_detached(reading, number)
+        return ()
+    return unpack_detached(raw)
 
 
 def commit_entry_json(entry: LogEntry) -> dict[str, object]:

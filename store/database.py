@@ -59,12 +59,26 @@ def guard(table: bytes, key: bytes, value: bytes | memoryview) -> bytes:
 
 
 class Reading:
-    """A consistent look at the index; its methods are valid until the transaction ends."""
+    """A consistent look at the index; its methods are valid until the transaction ends.
 
-    __slots__ = ("_handles", "_txn", "_where")
+    kept is what this process remembers of earlier looks, by whose it is (store/presence.py).
+    """
 
-    def __init__(self, txn: lmdb.Transaction[memoryview], handles: dict[bytes, lmdb._Database], where: str) -> None:
-        self._txn, self._handles, self._where = txn, handles, where
+    __slots__ = ("_handles", "_txn", "kept", "where")
+
+    def __init__(
+        self,
+        txn: lmdb.Transaction[memoryview],
+        handles: dict[bytes, lmdb._Database],
+        where: str,
+        kept: dict[bytes, object],
+    ) -> None:
+        self._txn, self._handles, self.where, self.kept = txn, handles, where, kept
+
+    @property
+    def transaction(self) -> int:
+        """The number of the last write that is seen here."""
+        return self._txn.id()
 
     def get(self, table: bytes, key: bytes) -> bytes | None:
         """Return the value of *key*, or None.
@@ -86,8 +100,8 @@ class Reading:
         if value is None:
             if self.was_pruned(table, key):
                 what = f"{OBJECT_COUNTERS[table]} {key_id(key[:8])}"
-                raise PrunedError(f"{what} in {self._where} is not here any more: 'fsview prune' deleted it")
-            raise CorruptionError(f"{table.decode()} {key.hex()}", self._where, "a record", "none")
+                raise PrunedError(f"{what} in {self.where} is not here any more: 'fsview prune' deleted it")
+            raise CorruptionError(f"{table.decode()} {key.hex()}", self.where, "a record", "none")
         return value
 
     def was_pruned(self, table: bytes, key: bytes) -> bool:
@@ -131,7 +145,7 @@ class Reading:
         value = bytes(stored[:-_GUARD_BYTES])
         if stored[-_GUARD_BYTES:] != guard(table, key, value):
             raise CorruptionError(
-                f"{table.decode()} {key.hex()}", self._where, "the guard written with it", "other bytes"
+                f"{table.decode()} {key.hex()}", self.where, "the guard written with it", "other bytes"
             )
         return value
 
@@ -145,7 +159,7 @@ class Writing(Reading):
     __slots__ = ("settle_s",)
 
     def __init__(self, txn: lmdb.Transaction[memoryview], handles: dict[bytes, lmdb._Database], where: str) -> None:
-        super().__init__(txn, handles, where)
+        super().__init__(txn, handles, where, {})
         self.settle_s = 0.0
 
     def put(self, table: bytes, key: bytes, value: bytes, *, append: bool = False) -> None:
@@ -179,6 +193,7 @@ class Database:
         self._is_writable = False
         self._users = 1
         self._readings = 0
+        self._kept: dict[bytes, object] = {}
 
     @classmethod
     def create(cls, path: Path, *, map_bytes: int = MAP_BYTES) -> Database:
@@ -234,7 +249,7 @@ class Database:
         except lmdb.Error as error:
             raise _translated(error, self.path) from error
         self._readings += 1
-        reading = Reading(txn, self._handles, str(self.path))
+        reading = Reading(txn, self._handles, str(self.path), self._kept)
         try:
             yield reading
         except lmdb.Error as error:

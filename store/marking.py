@@ -15,7 +15,7 @@ from pyroaring import BitMap64
 from store.database import Reading
 from store.errors import FsviewError
 from store.listing import listing_ids
-from store.objects import Checksum, Commit
+from store.objects import Checksum, parent_and_time
 from store.pruned import present_ids
 from store.refs import list_refs
 from store.schema import OBJECT_COUNTERS, CommitNumber, id_key
@@ -79,7 +79,7 @@ class Roots:
     def _parent(self, reading: Reading, number: CommitNumber) -> CommitNumber | None:
         """Return the parent of a commit, or None if it has none, or that is not here."""
         if number not in self._parents:
-            self._parents[number] = Commit.from_bytes(commit_record(reading, number).raw).parent
+            self._parents[number] = parent_and_time(commit_record(reading, number).raw)[0]
         checksum = self._parents[number]
         return None if checksum is None else commit_number(reading, checksum)
 

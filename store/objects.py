@@ -291,6 +291,16 @@ class Commit:
 _COMMIT: Final = "(a{sv}aya(say)sstayay)"
 
 
+def parent_and_time(raw: bytes) -> tuple[Checksum | None, int]:
+    """Return what is wanted of each of many commits, a tenth of the work of `Commit.from_bytes`.
+
+    *raw* must be a commit: as such it came into the store, where it is guarded.
+    """
+    (_, body, _, _, parent, metadata), _ = tuple_ends(raw, 0, len(raw), 6)  # where these end
+    time_at = body + -body % 8
+    return Checksum(raw[metadata:parent]) or None, int.from_bytes(raw[time_at : time_at + 8], "big")
+
+
 def content_checksum(commit: Commit) -> Checksum:
     """Return what commits of equal trees have in common, whatever else they say (`ostree show`: ContentChecksum)."""
     return checksum_of(commit.root_dirtree + commit.root_dirmeta)

@@ -39,7 +39,7 @@ from store.schema import (
 )
 from store.staging import FSYNC_EACH_MAX, NO_STAT_KEY, Stage, StagedFile, StagedTree, sync_path
 from store.statcache import IDS, STAT, StatRecord
-from store.tree import commit_number, load_listing, meta_record, object_id, tree_record
+from store.tree import load_listing, meta_record, object_id, tree_record
 
 _GUARD_BYTES: Final = 8
 _GROUP_BYTES: Final = _GUARD_BYTES * BLOCKS_PER_GROUP
@@ -90,9 +90,9 @@ class Publication:
     def add_commit(self, commit: Commit) -> tuple[CommitNumber, Checksum]:
         """Publish the commit object, unless it is there already."""
         raw, checksum = commit.to_bytes(), commit.checksum
-        known = commit_number(self._writing, checksum)
+        known = object_id(self._writing, ObjectType.COMMIT, checksum)
         if known is not None:
-            return known, checksum
+            return CommitNumber(known), checksum
         tree_id = self._need(ObjectType.DIRTREE, commit.root_dirtree)
         meta_id = self._need(ObjectType.DIRMETA, commit.root_dirmeta)
         tree = tree_record(self._writing, TreeId(tree_id))

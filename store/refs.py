@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from store.database import Reading, Writing
-from store.errors import ConflictError, InvalidNameError, NotFoundError
+from store.errors import ConflictError, CorruptionError, InvalidNameError, NotFoundError
+from store.presence import check_no_ref, check_refs
 from store.schema import CommitNumber, RefId, ReflogRecord, RefName, RefRecord, id_key, key_id, pair_key
 
 VIEW_LAG_S: Final = 0.01  # how long a view may believe where a ref pointed; whoever moves one waits that long …
@@ -46,19 +47,42 @@ def check_ref_name(name: str) -> None:
 
 
 def find_ref(reading: Reading, name: str) -> RefRecord | None:
-    """Return where *name* points, or None."""
+    """Return where *name* points, or None.
+
+    Raises:
+        CorruptionError: there is such a ref, but where it points is not found.
+    """
     key = name.encode("utf-8", "surrogatepass")  # a name that is no text is one that no ref has
     value = reading.get(b"ref", key) if 0 < len(key) <= NAME_BYTES_MAX else None
-    return None if value is None else RefRecord.unpack(value)
+    if value is None:
+        if not isinstance(reading, Writing):  # many may be written together
+            check_no_ref(reading, key)
+        return None
+    return RefRecord.unpack(value)
 
 
 def list_refs(reading: Reading, prefix: str = "") -> Iterator[tuple[str, RefRecord]]:
-    """Yield the refs whose name is *prefix* or lies below it, by name; all without a prefix."""
-    directory = prefix.rstrip("/")
-    for key, value in reading.items(b"ref", prefix=directory.encode("utf-8", "surrogatepass")):
-        name = key.decode()
+    """Yield the refs whose name is *prefix* or lies below it, by name; all without a prefix.
+
+    Raises:
+        CorruptionError: there is another one.
+    """
+    directory, found = prefix.rstrip("/"), set()
+    start = directory.encode("utf-8", "surrogatepass")
+    for key, value in reading.items(b"ref", prefix=start):
+        found.add(key)
+        name = _text(reading, key)
         if not directory or name == directory or name.startswith((directory + "/", directory + ":")):
             yield name, RefRecord.unpack(value)
+    if not isinstance(reading, Writing):
+        check_refs(reading, start, found)
+
+
+def _text(reading: Reading, key: bytes) -> str:
+    try:
+        return key.decode()
+    except UnicodeDecodeError:
+        raise CorruptionError(f"ref {key.hex()}", reading.where, "a name in UTF-8", "other bytes") from None
 
 
 def shown_refs(reading: Reading, prefix: str = "") -> Iterator[tuple[str, RefRecord]]:
@@ -80,13 +104,24 @@ def has_shown_refs(reading: Reading, directory: bytes) -> bool:
     return behind is not None or (first is not None and not first[0].startswith(sysroots))
 
 
-def reflog(reading: Reading, ref_id: RefId) -> Iterator[ReflogRecord]:
-    """Yield the moves of a ref, the newest first."""
-    for key in reading.keys_backwards(b"reflog", id_key(ref_id)):
-        yield ReflogRecord.unpack(reading.need(b"reflog", key))
-
-
 ANYTHING: Final = CommitNumber(-1)
+
+
+def reflog(reading: Reading, ref_id: RefId, head: CommitNumber | None = ANYTHING) -> Iterator[ReflogRecord]:
+    """Yield the moves of a ref, the newest first; *head* is where it is, if that is known.
+
+    Raises:
+        CorruptionError: a move is missing: the next one began elsewhere.
+    """
+    expected = head
+    for key in reading.keys_backwards(b"reflog", id_key(ref_id)):
+        move = ReflogRecord.unpack(reading.need(b"reflog", key))
+        if expected not in (ANYTHING, move.new):
+            break
+        yield move
+        expected = move.old
+    if expected not in (ANYTHING, None):
+        raise CorruptionError(f"the log of ref {ref_id}", reading.where, f"a move to commit {expected}", "none")
 
 
 def set_ref(

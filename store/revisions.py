@@ -38,7 +38,8 @@ from typing import Final
 from store.database import Reading
 from store.errors import InvalidNameError, NotFoundError, PrunedError
 from store.listing import Entry
-from store.objects import Checksum, Commit, ObjectType
+from store.objects import Checksum, ObjectType, parent_and_time
+from store.presence import check_no_commit
 from store.refs import find_ref, reflog
 from store.schema import CommitNumber, ReflogRecord, RefRecord, id_key, key_id
 from store.tree import commit_number, commit_record, find, root_entry
@@ -225,6 +226,8 @@ def _resolve_base(reading: Reading, base: str) -> CommitNumber:
     if len(commits) > 1:
         raise NotFoundError(f"{base!r} is ambiguous, it begins {_listed(commits)}; write more digits")
     if not commits:
+        if _HEX.fullmatch(base):
+            check_no_commit(reading, base)
         raise NotFoundError(f"no ref, commit or abbreviation is named {base!r}; 'fsview refs' lists the refs")
     return commits[0][1]
 
@@ -248,7 +251,7 @@ def _listed(commits: list[tuple[str, CommitNumber]]) -> str:
 
 def _parent(reading: Reading, number: CommitNumber, text: str) -> CommitNumber:
     record = commit_record(reading, number)
-    checksum, here = Commit.from_bytes(record.raw).parent, record.checksum.hex()
+    checksum, here = parent_and_time(record.raw)[0], record.checksum.hex()
     if checksum is None:
         raise NotFoundError(f"{text!r} does not exist: {here} is the first commit and has no parent")
     parent = commit_number(reading, checksum)
@@ -267,7 +270,7 @@ def _logged(reading: Reading, base: str, when: str, now_s: int) -> CommitNumber:
     name, record = named
     if _INDEX.fullmatch(when) and int(when) == 0:
         return record.commit
-    moves = reflog(reading, record.ref_id)
+    moves = reflog(reading, record.ref_id, record.commit)
     number = _by_index(moves, name, int(when)) if _INDEX.fullmatch(when) else _by_time(moves, name, when, now_s)
     if number is None:
         raise NotFoundError(f"the ref {name} did not exist at '@{{{when}}}'; 'fsview refs --log {name}' shows its log")

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from store.database import Reading
 from store.errors import CorruptionError, NotFoundError
 from store.listing import Entry, Listing
-from store.objects import Checksum, Commit, DirMeta, ObjectType
+from store.objects import Checksum, Commit, DirMeta, ObjectType, parent_and_time
+from store.presence import check_no_commit
 from store.schema import CommitNumber, CommitRecord, MetaId, MetaRecord, TreeId, TreeRecord, id_key, key_id
 
 
@@ -18,9 +19,16 @@ def object_id(reading: Reading, kind: ObjectType, checksum: Checksum) -> int | N
 
 
 def commit_number(reading: Reading, checksum: Checksum) -> CommitNumber | None:
-    """Return the number of a commit, or None if this repository doesn't have it."""
+    """Return the number of a commit, or None if this repository doesn't have it.
+
+    Raises:
+        CorruptionError: it has it, but the number is not found.
+    """
     number = object_id(reading, ObjectType.COMMIT, checksum)
-    return None if number is None else CommitNumber(number)
+    if number is None:
+        check_no_commit(reading, checksum.hex())
+        return None
+    return CommitNumber(number)
 
 
 def commit_record(reading: Reading, number: CommitNumber) -> CommitRecord:
@@ -52,7 +60,7 @@ def root_entry(reading: Reading, commit: CommitRecord) -> Entry:
     """Return the root of a commit as if it stood in a directory; its mtime is the commit's time."""
     meta = DirMeta.from_bytes(meta_record(reading, commit.meta_id).raw)
     size = len(tree_record(reading, commit.tree_id).raw)
-    mtime_ns = Commit.from_bytes(commit.raw).timestamp_s * 10**9
+    mtime_ns = parent_and_time(commit.raw)[1] * 10**9
     return Entry(b"", commit.tree_id, commit.meta_id, meta.mode, meta.uid, meta.gid, size, mtime_ns, 0, 0)
 
 

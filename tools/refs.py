@@ -202,7 +202,7 @@ def _print_refs(reading: Reading, prefixes: Sequence[str], *, full: bool, revisi
         print_json({name: _hex(reading, record.commit) for _, name, record in rows})
         return
     for prefix, name, record in rows:
-        shown = name if full else (name.removeprefix(prefix.rstrip("/")).lstrip("/") or name)
+        shown = printable(name if full else (name.removeprefix(prefix.rstrip("/")).lstrip("/") or name))
         print(f"{shown}\t{_hex(reading, record.commit)}" if revisions else shown)
 
 

@@ -18,8 +18,9 @@ from fsview.rooms.room import Ground, Room
 from store.database import Reading
 from store.errors import PrunedError
 from store.objects import Checksum
+from store.presence import numbered
 from store.revisions import resolve
-from store.schema import CommitNumber, CommitRecord, id_key, key_id
+from store.schema import FIRST_ID, CommitNumber, CommitRecord
 from store.tree import commit_number, commit_record
 
 _CHECKSUM = re.compile(r"[0-9a-f]{64}")
@@ -127,8 +128,8 @@ def commits_after(ground: Ground, after: int) -> Iterator[tuple[CommitNumber, Ch
     while True:
         with ground.database.reading() as reading:
             found = [
-                (CommitNumber(key_id(key)), CommitRecord.unpack(value).checksum)
-                for key, value in islice(reading.items(b"commit", id_key(after + 1)), _COMMITS_AT_A_TIME)
+                (CommitNumber(number), CommitRecord.unpack(value).checksum)
+                for number, value in islice(numbered(reading, b"commit", max(FIRST_ID, after + 1)), _COMMITS_AT_A_TIME)
             ]
         if not found:
             return

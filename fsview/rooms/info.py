@@ -24,7 +24,7 @@ from fsview.attributes import COOKIES_BEFORE_ENTRIES, FOREVER_S, MOVING_NAME_S, 
 from fsview.commit_names import END_OF_DATES_S
 from fsview.nodeid import INFO, ROOT, Fixed, Info, StaleNodeError, virtual_node
 from fsview.rooms.commits import commits_after, find_abbreviated, find_commit
-from fsview.rooms.room import NAME_MAX, Room, is_no
+from fsview.rooms.room import Room, is_file_name, is_no
 from store.commit_facts import commit_json, detached_metadata, refs_at
 from store.database import Reading
 from store.gvariant import Variant
@@ -218,7 +218,7 @@ def _file_names(commit: Commit) -> dict[bytes, int]:
     names: dict[bytes, int] = {}
     for index, (key, _) in enumerate(commit.metadata):
         name = key.encode()
-        if name not in (b"", b".", b"..") and b"/" not in name and len(name) <= NAME_MAX:
+        if is_file_name(name):
             names.setdefault(name, index)
     return names
 

@@ -32,9 +32,10 @@ from fsview.nodeid import (
     name_hash,
     virtual_node,
 )  # fmt: skip
-from fsview.rooms.room import NAME_MAX, Mine, Room
+from fsview.rooms.room import Mine, Room, is_file_name
 from store.database import Reading
 from store.errors import PrunedError
+from store.presence import check_found, check_no_refdir, known_remotes, names_below
 from store.refs import NAME_BYTES_MAX, find_ref, has_shown_refs
 from store.revisions import resolve
 from store.schema import CommitNumber, RefId, RefName, RefRecord, id_key, key_id
@@ -60,9 +61,12 @@ def ref_name(reading: Reading, node: Named) -> RefName:
     Raises:
         StaleNodeError: it is gone.
     """
-    value = reading.get(b"refid", id_key(node.ref_id))
-    name = None if value is None else RefName.unpack(value)
-    if name is None or not name.is_alive:
+    key = id_key(node.ref_id)
+    value = reading.get(b"refid", key)
+    if value is None and node.ref_id >= reading.counter("ref"):
+        raise StaleNodeError(virtual_node(node))
+    name = RefName.unpack(value or reading.need(b"refid", key))
+    if not name.is_alive:
         raise StaleNodeError(virtual_node(node))
     return name
 
@@ -91,21 +95,33 @@ def children_after(reading: Reading, prefix: bytes, after: int) -> list[Child]:
 
 
 def _children(reading: Reading, prefix: bytes) -> Iterator[Child]:
-    start = prefix
+    """Yield what is right below *prefix*: a key that begins with it is enough, those behind that are passed over."""
+    start, missing = prefix, set(names_below(reading, prefix))
     while item := next(reading.items(b"ref", start, prefix), None):
         key, value = item
         name, slash, _ = key[len(prefix) :].partition(b"/")
         remote, colon, _ = name.partition(b":")
+        missing.discard(prefix + name)
         if colon:
             start = prefix + remote + _BEHIND_COLON
         elif slash:
             start = prefix + name + _BEHIND_SLASH
-            if has_shown_refs(reading, prefix + name):
+            if _can_be_shown(name) and has_shown_refs(reading, prefix + name):
                 yield Child(RefId(key_id(reading.need(b"refdir", prefix + name))), name, None)
         else:
             start = key + b"\0"
             record = RefRecord.unpack(value)
-            yield Child(record.ref_id, name, record.commit)
+            if _can_be_shown(name):
+                yield Child(record.ref_id, name, record.commit)
+    check_found(reading, missing)
+
+
+def _can_be_shown(name: bytes) -> bool:
+    """Whether a ref can be called so; a name that somebody forged is left out here, and told of by fsck."""
+    try:
+        return is_file_name(name) and bool(name.decode())
+    except UnicodeDecodeError:
+        return False
 
 
 def find_child(reading: Reading, prefix: bytes, name: bytes) -> Child | None:
@@ -116,7 +132,10 @@ def find_child(reading: Reading, prefix: bytes, name: bytes) -> Child | None:
     if ref is not None:
         return Child(ref.ref_id, name, ref.commit)
     directory = reading.get(b"refdir", prefix + name)
-    return None if directory is None else Child(RefId(key_id(directory)), name, None)
+    if directory is None:
+        check_no_refdir(reading, prefix + name)
+        return None
+    return Child(RefId(key_id(directory)), name, None)
 
 
 def find_revision(reading: Reading, prefix: bytes, name: bytes, now_s: int) -> CommitNumber | None:
@@ -237,7 +256,7 @@ class Remotes(Room[Fixed]):
     def find(self, directory: Fixed, name: bytes) -> Attributes | None:
         """Return the directory of the remote *name*, if a ref of it is here."""
         with self._database.reading() as reading:
-            if b":" in name or next(reading.items(b"ref", prefix=name + b":"), None) is None:
+            if b":" in name or not self._is_here(reading, name + b":"):
                 return None
         return self._ground.directory(virtual_node(Remote(name_hash(self._ground.repository.secret, name))))
 
@@ -246,20 +265,28 @@ class Remotes(Room[Fixed]):
         with self._database.reading() as reading:
             found = sorted((name_hash(self._ground.repository.secret, name), name) for name in remotes(reading))
         for cookie, name in found:
-            if cookie > after and len(name) <= NAME_MAX:
+            if cookie > after and _can_be_shown(name):
                 yield Row(name, self._ground.directory(virtual_node(Remote(cookie))), cookie)
 
     def parent(self, directory: Fixed) -> Fixed:
         """Return MNT."""
         return Fixed(ROOT)
 
+    def _is_here(self, reading: Reading, prefix: bytes) -> bool:
+        if next(reading.items(b"ref", prefix=prefix), None) is not None:
+            return True
+        check_found(reading, names_below(reading, prefix))
+        return False
+
 
 def remotes(reading: Reading) -> Iterator[bytes]:
     """Yield the remotes of which there are refs, by name."""
-    start = b""
+    start, missing = b"", known_remotes(reading)
     while item := next(reading.items(b"ref", start), None):
         first, slash, _ = item[0].partition(b"/")
         remote, colon, _ = first.partition(b":")
         if colon:
+            missing.discard(remote)
             yield remote
         start = remote + _BEHIND_COLON if colon else first + _BEHIND_SLASH if slash else first + b"\0"
+    check_found(reading, missing)

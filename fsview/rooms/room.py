@@ -118,6 +118,11 @@ class Room(ABC, Generic[Mine]):
         raise is_no("file", node)
 
 
+def is_file_name(name: bytes) -> bool:
+    """Whether a name can stand in a directory: the kernel refuses the whole of one that has another in it."""
+    return name not in (b"", b".", b"..") and b"/" not in name and b"\0" not in name and len(name) <= NAME_MAX
+
+
 def is_no(kind: str, node: Virtual) -> NotFoundError:
     """Return the error for a question that a node has no answer to."""
     return NotFoundError(f"{type(node).__name__} {tuple(node)} is no {kind}")

@@ -7,6 +7,7 @@ compare(path, truth) -> Outcome        of the damaged one: RIGHT, REFUSED, GONE 
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Callable, Iterator
 from enum import IntEnum
 from pathlib import Path
@@ -32,6 +33,10 @@ from tools.facts import load_facts
 
 Key: TypeAlias = tuple[str | bytes, ...]
 Truth: TypeAlias = dict[Key, object]
+
+PAGE_BYTES = 4096  # of LMDB's pages
+_HEADER_BYTES = 64  # of a page: its header, and the first offsets of its nodes
+_META_BYTES = 160
 
 LOOSE = bytes(range(256)) * 700  # two blocks
 TREES: tuple[Spec, ...] = (
@@ -195,6 +200,16 @@ def flip_byte(path: Path, offset: int, bit: int) -> None:
         (byte,) = os.pread(file.fileno(), 1, offset)
         os.pwrite(file.fileno(), bytes((byte ^ 1 << bit,)), offset)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def places(size: int, count: int, seed: int) -> Iterator[tuple[int, int]]:
+    """Yield (offset, bit) in data.mdb: a third in the meta pages, a third in the headers of pages, a third anywhere."""
+    chance = random.Random(seed)
+    pages = size // PAGE_BYTES
+    for number in range(count):
+        page = (chance.randrange(2), chance.randrange(2, pages), chance.randrange(2, pages))[number % 3]
+        within = (_META_BYTES, _HEADER_BYTES, PAGE_BYTES)[number % 3]
+        yield page * PAGE_BYTES + chance.randrange(within), chance.randrange(8)
 
 
 def _raw(path: Path) -> lmdb.Environment:

@@ -6,22 +6,24 @@ Reading goes on in a process of its own: LMDB trusts its pages, so a look-up may
 from __future__ import annotations
 
 import os
-import random
+import struct
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from store.check_pages import check_pages
 from store.findings import Severity
-from tests.damaged.reading import Outcome, Truth, compare, flip_byte, make_repository, read_all
+from store.refs import set_ref
+from store.repository import Repository
+from store.schema import CommitNumber
+from tests.damaged.reading import PAGE_BYTES, Outcome, Truth, compare, flip_byte, make_repository, places, read_all
 from tools.fsck import fsck
 
 pytestmark = pytest.mark.unchecked
 
-PAGE_BYTES = 4096
-HEADER_BYTES = 64  # of a page: its header, and the first offsets of its nodes
 _BUG = 99
+FIRST = CommitNumber(1024)
 
 
 @pytest.fixture(scope="module")
@@ -69,25 +71,43 @@ def _check_flip(repo: Path, truth: Truth, offset: int, bit: int) -> Outcome:
     return outcome
 
 
-def _somewhere(size: int, count: int, seed: int) -> Iterator[tuple[int, int]]:
-    """Yield places: a third in the meta pages, a third in the headers of pages, a third anywhere."""
-    chance = random.Random(seed)
-    pages = size // PAGE_BYTES
-    for number in range(count):
-        page = (chance.randrange(2), chance.randrange(2, pages), chance.randrange(2, pages))[number % 3]
-        within = (160, HEADER_BYTES, PAGE_BYTES)[number % 3]
-        yield page * PAGE_BYTES + chance.randrange(within), chance.randrange(8)
-
-
 def _check_many(repo: Path, truth: Truth, count: int, seed: int) -> None:
     size = (repo / "index" / "data.mdb").stat().st_size
-    outcomes = [_check_flip(repo, truth, *place) for place in _somewhere(size, count, seed)]
+    outcomes = [_check_flip(repo, truth, *place) for place in places(size, count, seed)]
     assert outcomes.count(Outcome.REFUSED) > count // 20  # or the test did not hit what it is about
     assert compare(repo, truth) == Outcome.RIGHT
 
 
 def test_flipped_bits_in_pages(repo: Path, truth: Truth) -> None:
     _check_many(repo, truth, 60, seed=20_262)
+
+
+@pytest.mark.parametrize("table", [None, b"ref"])
+def test_a_root_of_before(tmp_path: Path, table: bytes | None) -> None:
+    """A flipped bit can make of a root's number that of the root before: there all is sound, and old."""
+    repo = make_repository(tmp_path)
+    data = repo / "index" / "data.mdb"
+    before = _root(data, table)[1]
+    with Repository.open(repo) as repository:
+        repository.database.write(lambda writing: set_ref(writing, "other", FIRST, time_s=4, message="moved"))
+    place, root = _root(data, table)
+    assert root != before and not list(check_pages(repo / "index"))
+    with data.open("r+b") as file:
+        os.pwrite(file.fileno(), struct.pack("@Q", before), place)
+    (finding,) = check_pages(repo / "index")
+    assert f"page {before}, the root of " in finding.what and "is a free page" in finding.what
+
+
+def _root(data: Path, table: bytes | None) -> tuple[int, int]:
+    """Return where in the file the number of a table's root stands, and the number; None is the table of tables."""
+    raw = data.read_bytes()
+    newest = max((0, PAGE_BYTES), key=lambda page: int.from_bytes(raw[page + 144 : page + 152], "little"))
+    place = newest + 128
+    if table is not None:
+        page = int.from_bytes(raw[place : place + 8], "little") * PAGE_BYTES
+        node = struct.pack("@H", len(table)) + table  # the size of its key, the key; then the record
+        place = raw.index(node, page, page + PAGE_BYTES) + len(node) + 40
+    return place, int.from_bytes(raw[place : place + 8], "little")
 
 
 @pytest.mark.torture

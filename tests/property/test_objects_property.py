@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from store.errors import FormatError
 from store.gvariant import Variant, pack
-from store.objects import Checksum, Commit, DirMeta, DirTree, FileHeader, Xattrs
+from store.objects import Checksum, Commit, DirMeta, DirTree, FileHeader, Xattrs, parent_and_time
 
 _CHECKSUMS = st.integers(0, 255).map(lambda number: Checksum(sha256(bytes([number])).digest()))
 _U32 = st.integers(0, 2**32 - 1)
@@ -118,6 +118,11 @@ def test_file_header_is_what_the_general_codec_makes(header: FileHeader) -> None
 @given(_OBJECTS)
 def test_parsing_returns_what_was_packed(value: DirTree | DirMeta | FileHeader | Commit) -> None:
     assert type(value).from_bytes(value.to_bytes()) == value
+
+
+@given(_COMMITS)
+def test_parent_and_time_are_those_of_the_whole_commit(commit: Commit) -> None:
+    assert parent_and_time(commit.to_bytes()) == (commit.parent, commit.timestamp_s)
 
 
 @settings(max_examples=60)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from pyroaring import BitMap64
 
 from fsview import nodeid
 from fsview.attributes import FOREVER_S, MOVING_NAME_S, Attributes
@@ -19,6 +20,7 @@ from store.database import Writing
 from store.errors import NotFoundError
 from store.gvariant import Variant
 from store.objects import Checksum, ObjectType, pack_detached
+from store.pruned import record_pruned
 from store.refs import set_ref
 from store.repository import Repository
 from store.schema import GENERATION, CommitNumber, RefId, id_key
@@ -227,7 +229,7 @@ def test_a_new_commit_makes_its_day(sample: Sample) -> None:
 
 @pytest.mark.unchecked
 def test_a_commit_that_was_taken_away(sample: Sample) -> None:
-    """As a prune does it; only the record and the count of prunes matter here."""
+    """As a prune does it; only the records and the count of prunes matter here."""
     sample.names("by-date/2025/11/23"), sample.names("history/a/main")
     for index in (0, 3):
         with sample.repository.database.reading() as reading:
@@ -237,6 +239,7 @@ def test_a_commit_that_was_taken_away(sample: Sample) -> None:
         def remove(writing: Writing, checksum: Checksum = sample.checksums[index], number: int = number) -> None:
             writing.delete(b"commit", id_key(number))
             writing.delete(b"object", bytes((ObjectType.COMMIT,)) + checksum)
+            record_pruned(writing, "commit", BitMap64([number]))
             writing.take_id(GENERATION)
 
         sample.repository.database.write(remove)
