@@ -11,13 +11,17 @@ Value = TypeVar("Value")
 
 
 class BoundedCache(Generic[Key, Value]):
-    """Values by key. The least recently used ones go when the weights add up to more than *limit*."""
+    """Values by key. The least recently used ones go when the weights add up to more than *limit*.
 
-    __slots__ = ("_items", "_limit", "_on_drop", "_weight")
+    One value that is heavier than that is kept beside the others: else each of them would drive it out, and using a
+    huge directory with what is in it would mean to read it again for each name.
+    """
+
+    __slots__ = ("_huge", "_items", "_limit", "_on_drop", "_weight")
 
     def __init__(self, limit: int, on_drop: Callable[[Value], None] | None = None) -> None:
         self._items: OrderedDict[Key, tuple[Value, int]] = OrderedDict()
-        self._limit, self._weight, self._on_drop = limit, 0, on_drop
+        self._limit, self._huge, self._weight, self._on_drop = limit, 0, 0, on_drop
 
     def __len__(self) -> int:
         return len(self._items)
@@ -31,17 +35,20 @@ class BoundedCache(Generic[Key, Value]):
         return item[0]
 
     def put(self, key: Key, value: Value, weight: int = 1) -> None:
-        """Keep *value*, even if it is over the limit by itself; *key* must not be there yet."""
+        """Keep *value*; *key* must not be there yet."""
         assert key not in self._items
         self._items[key] = value, weight
         self._weight += weight
-        while self._weight > self._limit and len(self._items) > 1:
+        if weight > self._limit:
+            self._huge = max(self._huge, weight)
+        while self._weight > self._limit + self._huge and len(self._items) > 1:
             self._drop()
 
     def clear(self) -> None:
         """Drop everything."""
         while self._items:
             self._drop()
+        self._huge = 0
 
     def _drop(self) -> None:
         _, (value, weight) = self._items.popitem(last=False)

@@ -17,7 +17,7 @@ import os
 import stat
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from ctypes import c_uint64
-from errno import EIO, ENODATA, ENOENT, ENOSYS, EROFS
+from errno import EIO, ENAMETOOLONG, ENODATA, ENOENT, ENOSYS, EROFS
 from functools import wraps
 from itertools import islice
 from sys import getsizeof, implementation
@@ -108,6 +108,8 @@ class Operations(pyfuse3.Operations):
 
     async def lookup(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> EntryAttributes:
         """Answer with what is called *name*."""
+        if len(name) > _NAME_BYTES_MAX:
+            raise FUSEError(ENAMETOOLONG)
         try:
             found = self._view.find(parent_inode, name)
             if found is not None:
