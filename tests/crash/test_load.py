@@ -55,7 +55,7 @@ def repo(make_repo: Callable[..., Path]) -> Path:
 
 
 def test_all_at_the_same_time(repo: Path, mount_view: MountView, tmp_path: Path) -> None:
-    judge(run_load(repo, mount_view(repo), tmp_path, readers=3, seconds=8), repo, tmp_path)
+    judge(run_load(repo, mount_view(repo), tmp_path, readers=6, seconds=20), repo, tmp_path)
 
 
 @pytest.mark.torture

@@ -140,7 +140,7 @@ def test_info_is_read_by_cat_grep_and_tar(settled: Lived, tmp_path: Path) -> Non
     assert (info / "parent/parent").exists() is False and (info / "parent/subject").read_text() == "on a/main\n"
     assert (info / "tree/etc/f").read_bytes() == b"two\n"
     assert json.loads((info / "commit.json").read_text())["refs"] == ["origin:b/main"]
-    assert len(run("grep", "-rl", "on a/main", settled.point / "info").splitlines()) == 6  # and in each commit.json
+    assert len(run("grep", "-rl", "on a/main", settled.point / "info").splitlines()) == 9  # commit.json, object
     run("tar", "cf", tmp_path / "a.tar", "-C", settled.point, "info", "history", "by-date", "remotes", "refs")
     run("tar", "xf", tmp_path / "a.tar", "-C", tmp_path)
     run("diff", "-r", "--no-dereference", settled.point / "info", tmp_path / "info")
