@@ -322,7 +322,7 @@ def test_commands_at_random(quick_path: Path) -> None:
 
 @pytest.mark.torture
 def test_commands_at_random_for_long(quick_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tally = run_machine(quick_path, max_examples=400, stateful_step_count=60)
+    tally = run_machine(quick_path, max_examples=200, stateful_step_count=50)
     with capsys.disabled():
         print("\n" + "\n".join(f"{count:7} {what}" for what, count in sorted(tally.items())))
     assert len([what for what in tally if what.endswith(" refused")]) >= 6
