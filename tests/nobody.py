@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,9 +35,11 @@ def run_as_nobody(directory: Path, *arguments: str | Path) -> Said:
         try:
             _become_nobody(directory)
             status = run([str(argument) for argument in arguments])
+        except Exception:
+            traceback.print_exc()
+        finally:
             sys.stdout.flush()
             sys.stderr.flush()
-        finally:
             os._exit(status)
     _, status = os.waitpid(pid, 0)
     said = [(directory / name).read_text() for name in ("out", "err")]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import stat
+from pathlib import Path
 from typing import Final
 
 from store.errors import ConflictError
+from tools.checkout import remove_tree
 from tools.render import quote_path
 from tools.sysroot.etc_tree import NO_MODE, PIECE_BYTES, Attributes, Node, look
 
@@ -21,16 +22,16 @@ class Target:
 
     def __init__(self, path: bytes | None) -> None:
         self._path, self._owns = path, os.geteuid() == 0
-        self._late: list[tuple[bytes, Attributes]] = []
+        self._late: list[tuple[bytes, Attributes | int]] = []  # an int is a mode
 
     def remove(self, name: bytes) -> None:
         """Remove a path, and what is below it."""
         if self._path is None:
             return
-        at = self._at(name)
+        at = self._writable(name)
         found = look(at)
         if found is not None and found.is_directory:
-            shutil.rmtree(at)
+            remove_tree(Path(os.fsdecode(at)))
         elif found is not None:
             os.unlink(at)
 
@@ -38,7 +39,7 @@ class Target:
         """Rename what the new release has at *name*; return where to. *taken*: names that others will have."""
         beside = free_name(name, taken)
         if self._path is not None:
-            os.rename(self._at(name), self._at(beside))
+            os.rename(self._writable(name), self._at(beside))
         return beside
 
     def put(self, name: bytes, node: Node, attributes: Attributes, shown: Node | None = None) -> None:
@@ -48,7 +49,7 @@ class Target:
         """
         if self._path is None:
             return
-        at = self._at(name)
+        at = self._writable(name)
         if node.is_directory:
             self.remove(name)
             os.mkdir(at, 0o700)
@@ -70,7 +71,7 @@ class Target:
         if self._path is None:
             return
         self.remove(name)
-        at = self._at(name)
+        at = self._writable(name)
         file = os.open(at, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with open(file, "wb") as stream:
             stream.write(data)
@@ -89,9 +90,23 @@ class Target:
     def finish(self) -> None:
         """Do what was put off."""
         for at, attributes in reversed(self._late):
-            if look(at) is not None:
+            if look(at) is None:
+                continue
+            if isinstance(attributes, int):
+                os.chmod(at, attributes)
+            else:
                 self._set(at, attributes)
         self._late.clear()
+
+    def _writable(self, name: bytes) -> bytes:
+        """Return where *name* is, after making sure that something can be done there: to root no mode forbids it."""
+        at = self._at(name)
+        above = os.path.dirname(at)
+        mode = 0o700 if self._owns else stat.S_IMODE(os.lstat(above).st_mode)
+        if mode & 0o700 != 0o700:
+            self._late.append((above, mode))  # what it is to have instead is there already, and set later
+            os.chmod(above, 0o700)
+        return at
 
     def _at(self, name: bytes) -> bytes:
         assert self._path is not None

@@ -8,8 +8,6 @@ and merged again.
 
 from __future__ import annotations
 
-import os
-import stat
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -22,6 +20,7 @@ from tools.sysroot.etc_merge import Conflict, Merge, fingerprint, merge_etc
 from tools.sysroot.layout import TEMPORARY, Generation
 from tools.sysroot.origin import Origin
 from tools.sysroot.sweep import remove
+from tools.sysroot.trees import completing
 from tools.sysroot.var import copy_tree
 
 _TRIES: Final = 5
@@ -86,15 +85,10 @@ class EtcMerger:
 
 def _exchange(etc: Path, root: Path) -> None:
     """Put *etc* in the place of that in *root*; both stay as they are, times and modes included."""
-    of_etc, of_root = etc.stat(), root.stat()
-    if (root / "etc").exists():
-        remove(root / "etc")
-    etc.chmod(of_etc.st_mode | stat.S_IWUSR)  # who is not root can't move it otherwise
-    root.chmod(of_root.st_mode | stat.S_IWUSR)
-    etc.rename(root / "etc")
-    for path, status in ((root / "etc", of_etc), (root, of_root)):
-        path.chmod(status.st_mode)
-        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    with completing(root), completing(etc):  # who is not root can't move a directory that he may not write to
+        if (root / "etc").exists():
+            remove(root / "etc")
+        etc.rename(root / "etc")
 
 
 def refuse_conflicts(conflicts: list[Conflict]) -> None:

@@ -6,7 +6,6 @@ name and renamed when it is complete: the atomic step.
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -25,7 +24,7 @@ from tools.sysroot.proof import ContentCheck
 from tools.sysroot.shape import shape_of
 from tools.sysroot.source import located, open_source, take_over
 from tools.sysroot.target import Target
-from tools.sysroot.trees import write_etc
+from tools.sysroot.trees import completing, write_etc
 
 
 @dataclass(slots=True)
@@ -93,11 +92,10 @@ def deploy_once(
         if check is not None:
             check.check_all(hidden)
         if shape.is_usr_etc:
-            write_etc(repository, hidden / "etc", shape.etc, user_mode=user_mode)
+            with completing(hidden):
+                write_etc(repository, hidden / "etc", shape.etc, user_mode=user_mode)
             if check is not None:
                 check.check_etc(hidden / "etc")
-            mtime_ns = target.place.root.mtime_ns
-            os.utime(hidden, ns=(mtime_ns, mtime_ns))
 
     written, links = checkout(
         repository, target.place, destination, user_mode=user_mode, advance=advance, complete=complete

@@ -7,7 +7,9 @@ another, the pristine one, for merging. Its var/ is an empty directory: /var is 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -72,6 +74,20 @@ def write_etc(
         os.close(descriptor)
 
 
+@contextmanager
+def completing(directory: Path) -> Iterator[None]:
+    """Let something be done in, or to, a directory that is written, whatever its mode; that and its times stay."""
+    status = directory.stat()
+    directory.chmod(status.st_mode | stat.S_IRWXU)
+    descriptor = os.open(directory, DIRECTORY)  # it may be moved
+    try:
+        yield
+        os.fchmod(descriptor, status.st_mode)
+        os.utime(descriptor, ns=(status.st_atime_ns, status.st_mtime_ns))
+    finally:
+        os.close(descriptor)
+
+
 class TreeBuilder:
     """Writes deployments of a stateroot."""
 
@@ -88,14 +104,13 @@ class TreeBuilder:
         root = self._stateroot.deployments / (name + TEMPORARY)
         pristine = self._stateroot.deployments / (name + PRISTINE + TEMPORARY)
         written, links = self._write(root, b"", place.root, place)
-        if shape.is_usr_etc:
-            write_etc(self._repository, root / "etc", shape.etc, user_mode=self._user_mode)
-        if not os.path.lexists(root / "var"):
-            (root / "var").mkdir()
-            (root / "var").chmod(0o755)
+        with completing(root):
+            if shape.is_usr_etc:
+                write_etc(self._repository, root / "etc", shape.etc, user_mode=self._user_mode)
+            if not os.path.lexists(root / "var"):
+                (root / "var").mkdir()
+                (root / "var").chmod(0o755)
         write_etc(self._repository, pristine, shape.etc, user_mode=self._user_mode, beside=self._beside.pristine)
-        mtime_ns = place.root.mtime_ns  # etc and var may have changed it
-        os.utime(root, ns=(mtime_ns, mtime_ns))
         return Built(root, pristine, written, links)
 
     def build_var(self, var: Entry) -> Path:
