@@ -245,15 +245,19 @@ def test_etc_wherever_a_tree_has_it(machine: Machine, before: str, after: str) -
 def test_what_others_have_to_pass_is_open_to_them_whatever_the_umask(machine: Machine) -> None:
     machine.commit("os/a", {"usr": {"f": b"1"}})
     machine.commit("os/b", {"usr": {"f": b"2"}})
-    os.umask(0o077)
-    machine.run("os-init", "other")
-    for words in (["deploy", "os/a"], ["switch", "os/b"], ["rollback"]):
-        machine.run(*words, "--os", "other")
+    before = os.umask(0o077)
+    try:
+        machine.run("os-init", "other")
+        for words in (["deploy", "os/a"], ["switch", "os/b"], ["rollback"]):
+            machine.run(*words, "--os", "other")
+    finally:
+        os.umask(before)
     top = machine.path / "deploy/other"
     found = [top, top / "generations", *(top / "generations").iterdir(), top / "deployments"]
     for tree in (top / "deployments").iterdir():
         found += [tree] if tree.name.endswith("etc-pristine") else [tree, tree / "var"]
     assert {path.stat().st_mode & 0o7777 for path in found} == {0o755} and len(found) == 12
+    assert {path.stat().st_mode & 0o7777 for path in top.glob("generations/*/origin.toml")} == {0o644}
 
 
 def test_both_etcs_are_refused(two: Machine) -> None:

@@ -9,10 +9,11 @@ from store.repository import sync_directory
 
 
 def write_durably(path: Path, text: str) -> None:
-    """Write *text* to *path*, over what is there: the rename is the atomic step."""
+    """Write *text* to *path*, over what is there, for all to read: the rename is the atomic step."""
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("w", encoding="utf-8") as file:
         file.write(text)
+        os.fchmod(file.fileno(), 0o644)  # whatever the umask
         file.flush()
         os.fsync(file.fileno())
     temporary.rename(path)
