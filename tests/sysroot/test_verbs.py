@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -258,6 +259,23 @@ def test_what_others_have_to_pass_is_open_to_them_whatever_the_umask(machine: Ma
         found += [tree] if tree.name.endswith("etc-pristine") else [tree, tree / "var"]
     assert {path.stat().st_mode & 0o7777 for path in found} == {0o755} and len(found) == 12
     assert {path.stat().st_mode & 0o7777 for path in top.glob("generations/*/origin.toml")} == {0o644}
+
+
+def test_what_is_made_and_pinned_is_told_in_json_too(two: Machine) -> None:
+    new = two.where / "new"
+    for words in (["--dry-run"], []):
+        made = json.loads(two.fsview("sysroot", "init", new, "--repo", two.repository, "--json", *words).stdout)
+        assert made == {"sysroot": str(new), "repository": str(two.repository), "dry_run": bool(words)}
+        assert new.exists() == (not words)
+    for words in (["--dry-run"], []):
+        assert two.json("os-init", "other", *words)["var"] == str(two.path / "deploy/other/var")
+        assert (two.path / "deploy/other").exists() == (not words)
+    for verb, pinned in (("pin", True), ("unpin", False)):
+        assert two.json(verb, "--os", "main", "--dry-run") == {"dry_run": True, "generation": 1, "pinned": pinned}
+        assert two.json("status", "--os", "main")[0]["generations"][0]["pinned"] is not pinned
+        two.run(verb, "--os", "main")
+    assert "already" in two.run("os-init", "other", "--dry-run", status=15).stderr
+    assert "already" in two.fsview("sysroot", "init", new, "--repo", two.repository, "--dry-run", status=15).stderr
 
 
 def test_both_etcs_are_refused(two: Machine) -> None:

@@ -186,15 +186,25 @@ class Sysroot:
         Raises:
             SysrootError: something is there already.
         """
-        if (path / SETTINGS_FILE).exists():
-            raise SysrootError(f"{path} has a {SETTINGS_FILE} already, so it is a sysroot or a repository")
+        cls.check_free(path)
         path.mkdir(parents=True, exist_ok=True)
-        foreign = {entry.name for entry in path.iterdir()} - {_DEPLOY, SETTINGS_FILE + TEMPORARY}
-        if foreign:
-            raise SysrootError(f"{path} is not empty (it has {min(foreign)!r}); name a new or an empty directory")
         (path / _DEPLOY).mkdir(exist_ok=True)
         settings.save(path / SETTINGS_FILE)  # from now on it is a sysroot
         return cls(path, settings)
+
+    @staticmethod
+    def check_free(path: Path) -> None:
+        """Refuse a place where no sysroot can be made.
+
+        Raises:
+            SysrootError: something is there already.
+        """
+        if (path / SETTINGS_FILE).exists():
+            raise SysrootError(f"{path} has a {SETTINGS_FILE} already, so it is a sysroot or a repository")
+        there = {entry.name for entry in path.iterdir()} if path.exists() else set()
+        foreign = there - {_DEPLOY, SETTINGS_FILE + TEMPORARY}
+        if foreign:
+            raise SysrootError(f"{path} is not empty (it has {min(foreign)!r}); name a new or an empty directory")
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -239,8 +249,8 @@ class Sysroot:
             raise NotFoundError(f"{self.path} has no stateroot {name!r}; it has: {', '.join(names) or 'none'}")
         return Stateroot(self, name)
 
-    def make_stateroot(self, name: str) -> Stateroot:
-        """Make a stateroot; there is one as soon as it has a directory of generations: the atomic step.
+    def new_stateroot(self, name: str) -> Stateroot:
+        """Return the stateroot that `make_stateroot` would make.
 
         Raises:
             InvalidNameError: it can't be called so.
@@ -250,7 +260,16 @@ class Sysroot:
             raise InvalidNameError(f"{name!r} can't be a stateroot: letters, digits, '_', '-' and '.', at most 64")
         if name in self.names():
             raise SysrootError(f"{self.path} has a stateroot {name} already; nothing was changed")
-        made = Stateroot(self, name)
+        return Stateroot(self, name)
+
+    def make_stateroot(self, name: str) -> Stateroot:
+        """Make a stateroot; there is one as soon as it has a directory of generations: the atomic step.
+
+        Raises:
+            InvalidNameError: it can't be called so.
+            SysrootError: it exists.
+        """
+        made = self.new_stateroot(name)
         for directory in (made.path, made.var, made.deployments):
             directory.mkdir(parents=True, exist_ok=True)
             directory.chmod(0o755)

@@ -22,8 +22,8 @@ from tools.sysroot.origin import ORIGIN_FILE
 from tools.sysroot.sweep import remove, sweep
 
 
-def set_pin(stateroot: Stateroot, number: int | None, pinned: bool) -> Generation:
-    """Pin or unpin a generation, the current one without *number*; the caller holds the lock.
+def find_generation(stateroot: Stateroot, number: int | None) -> Generation:
+    """Return a generation, the current one without *number*.
 
     Raises:
         NotFoundError: there is none.
@@ -31,6 +31,16 @@ def set_pin(stateroot: Stateroot, number: int | None, pinned: bool) -> Generatio
     generation = stateroot.current() if number is None else stateroot.generation(number)
     if generation is None:
         raise NotFoundError(f"nothing is deployed in {stateroot.name}")
+    return generation
+
+
+def set_pin(stateroot: Stateroot, number: int | None, pinned: bool) -> Generation:
+    """Pin or unpin a generation, the current one without *number*; the caller holds the lock.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    generation = find_generation(stateroot, number)
     if generation.origin.pinned != pinned:
         generation.origin.with_pin(pinned).save(generation.path / ORIGIN_FILE)
     return generation
@@ -107,31 +117,35 @@ Examples:
 
 @click.command("pin", epilog=PIN_EXAMPLES)
 @NUMBER
+@DRY_RUN_OPTION
 @NO_WAIT_OPTION
 @JSON_OPTION
 @stateroot_options
-def pin_command(stateroot: Stateroot, number: int | None, no_wait: bool, in_json: bool) -> None:
+def pin_command(stateroot: Stateroot, /, number: int | None, **given: Any) -> None:
     """Keep a generation, the current one or GENERATION, from being cleaned up."""
-    _pin(stateroot, number, True, no_wait=no_wait, in_json=in_json)
+    _pin(stateroot, number, True, given)
 
 
 @click.command("unpin", epilog=PIN_EXAMPLES)
 @NUMBER
+@DRY_RUN_OPTION
 @NO_WAIT_OPTION
 @JSON_OPTION
 @stateroot_options
-def unpin_command(stateroot: Stateroot, number: int | None, no_wait: bool, in_json: bool) -> None:
+def unpin_command(stateroot: Stateroot, /, number: int | None, **given: Any) -> None:
     """Let a generation be cleaned up again."""
-    _pin(stateroot, number, False, no_wait=no_wait, in_json=in_json)
+    _pin(stateroot, number, False, given)
 
 
-def _pin(stateroot: Stateroot, number: int | None, pinned: bool, *, no_wait: bool, in_json: bool) -> None:
-    with changing(stateroot, no_wait=no_wait):
-        generation = set_pin(stateroot, number, pinned)
-    if in_json:
-        print_json({"generation": generation.number, "pinned": pinned})
+def _pin(stateroot: Stateroot, number: int | None, pinned: bool, given: dict[str, Any]) -> None:
+    dry_run = given["dry_run"]
+    with changing(stateroot, no_wait=given["no_wait"], dry_run=dry_run):
+        generation = find_generation(stateroot, number) if dry_run else set_pin(stateroot, number, pinned)
+    if given["in_json"]:
+        print_json({"dry_run": dry_run, "generation": generation.number, "pinned": pinned})
     else:
-        say(f"generation {generation.number} is {'pinned' if pinned else 'not pinned any more'}")
+        state = "pinned" if pinned else "not pinned any more"
+        say(f"generation {generation.number} {'would be' if dry_run else 'is'} {state}")
 
 
 UNDEPLOY_EXAMPLES = """

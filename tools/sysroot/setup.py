@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import click
 
 from store.repository import Repository
 from tools.cli import REPO_OPTION, located_repository
+from tools.render import print_json
 from tools.sysroot.layout import Sysroot
 from tools.sysroot.locking import locked
-from tools.sysroot.options import SYSROOT_OPTION, open_sysroot, say
+from tools.sysroot.options import DRY_RUN_OPTION, JSON_OPTION, SYSROOT_OPTION, open_sysroot, say
 from tools.sysroot.settings import CERTIFIED, Policy, SysrootSettings
 
 _IDENTITY_BYTES = 8
@@ -60,15 +62,25 @@ Examples:
 @click.option("--require-certified", is_flag=True, help="Deploy only what a trusted key signed.")
 @click.option("--trust", "trusted", multiple=True, metavar="FILE", type=click.Path(path_type=Path, exists=True),
               help="A file with keys that are trusted; may be repeated.")  # fmt: skip
+@DRY_RUN_OPTION
+@JSON_OPTION
 @REPO_OPTION
 @click.pass_context
 def init_command(
-    ctx: click.Context, path: Path, require_certified: bool, trusted: tuple[Path, ...], repo: Path | None
-) -> None:
+    ctx: click.Context, path: Path, require_certified: bool, trusted: tuple[Path, ...], repo: Path | None,
+    dry_run: bool, in_json: bool,
+) -> None:  # fmt: skip
     """Make a sysroot in DIR, a directory that does not exist yet or is empty, for commits of the repository."""
     policy = Policy(CERTIFIED if require_certified else "", tuple(key.resolve() for key in trusted))
-    init(path, located_repository(ctx, repo), policy)
-    say(f"{path} is a sysroot now; next: fsview os-init NAME --sysroot {path}")
+    repository = located_repository(ctx, repo)
+    if dry_run:
+        Repository.open(repository).close()
+        Sysroot.check_free(path)
+    else:
+        init(path, repository, policy)
+    facts = {"sysroot": os.path.abspath(path), "repository": os.path.realpath(repository), "dry_run": dry_run}
+    verb, following = "would be" if dry_run else "is", f"fsview os-init NAME --sysroot {path}"
+    _tell(f"{path} {verb} a sysroot now; next: {following}", facts if in_json else None)
 
 
 OS_INIT_EXAMPLES = """
@@ -80,10 +92,24 @@ Examples:
 
 @click.command("os-init", epilog=OS_INIT_EXAMPLES)
 @click.argument("name")
+@DRY_RUN_OPTION
+@JSON_OPTION
 @SYSROOT_OPTION
-def os_init_command(name: str, sysroot: Path | None) -> None:
+def os_init_command(name: str, dry_run: bool, in_json: bool, sysroot: Path | None) -> None:
     """Make the stateroot NAME: a line of generations, with a /var of its own."""
     found = open_sysroot(sysroot)
-    with locked(found.path, tell=say):
-        made = found.make_stateroot(name)
-    say(f"{made.path} is a stateroot now; next: fsview deploy REF --sysroot {found.path}")
+    if dry_run:
+        made = found.new_stateroot(name)
+    else:
+        with locked(found.path, tell=say):
+            made = found.make_stateroot(name)
+    facts = {"sysroot": os.fspath(found.path), "stateroot": name, "var": os.fspath(made.var), "dry_run": dry_run}
+    verb, following = "would be" if dry_run else "is", f"fsview deploy REF --sysroot {found.path}"
+    _tell(f"{made.path} {verb} a stateroot now; next: {following}", facts if in_json else None)
+
+
+def _tell(text: str, facts: dict[str, object] | None) -> None:
+    if facts is None:
+        say(text)
+    else:
+        print_json(facts)
