@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -218,10 +219,10 @@ def vanishing(tree_factory: TreeFactory, monkeypatch: pytest.MonkeyPatch) -> Pat
     tree = tree_factory({"d": {"gone": b"gone", "lost": inside, "kept": b""}, "swapped": inside, "filed": inside})
     submit, child = Hasher.submit, DiskDirectory._child
 
-    def submit_late(self: Hasher, path: bytes, size: int) -> Ticket:
+    def submit_late(self: Hasher, path: bytes, *more: Any) -> Ticket:
         if path.endswith(b"/gone"):
             os.unlink(path)
-        return submit(self, path, size)
+        return submit(self, path, *more)
 
     def child_late(self: DiskDirectory, name: bytes, *more: object) -> DiskDirectory:
         path = tree / os.fsdecode(name)
