@@ -49,11 +49,16 @@ def refs_at(reading: Reading, number: CommitNumber) -> list[str]:
 
 def detached_metadata(reading: Reading, number: CommitNumber) -> Metadata:
     """Return the metadata that were added to a commit after it was made, such as signatures."""
+    raw = raw_detached(reading, number)
+    return unpack_detached(raw) if raw else ()
+
+
+def raw_detached(reading: Reading, number: CommitNumber) -> bytes:
+    """Return the same as bytes, none if there are none."""
     raw = reading.get(b"detached", id_key(number))
     if raw is None:
         check_no_detached(reading, number)
-        return ()
-    return unpack_detached(raw)
+    return raw or b""
 
 
 def commit_entry_json(entry: LogEntry) -> dict[str, object]:

@@ -25,7 +25,7 @@ from fsview.commit_names import END_OF_DATES_S
 from fsview.nodeid import INFO, ROOT, Fixed, Info, StaleNodeError, virtual_node
 from fsview.rooms.commits import commits_after, find_abbreviated, find_commit
 from fsview.rooms.room import Room, is_file_name, is_no
-from store.commit_facts import commit_json, detached_metadata, refs_at
+from store.commit_facts import commit_json, detached_metadata, raw_detached, refs_at
 from store.database import Reading
 from store.gvariant import Variant
 from store.gvariant_text import format_text
@@ -85,7 +85,7 @@ def _object(reading: Reading, number: CommitNumber, record: CommitRecord) -> byt
 
 
 def _detached(reading: Reading, number: CommitNumber, record: CommitRecord) -> bytes:
-    return reading.get(b"detached", id_key(number)) or b""
+    return raw_detached(reading, number)
 
 
 Rendered = Callable[[Reading, CommitNumber, CommitRecord], str | bytes]
