@@ -112,6 +112,33 @@ def test_the_index_for_long(tmp_path: Path, point: Path, make: object, capsys: p
         print(f"\n2,500 bits of the index, by mount: {dict(outcomes)}")
 
 
+def _check_live(repo: Path, point: Path, count: int, seed: int) -> Counter[str]:
+    """Flip bits of the index one by one while it is mounted, and back."""
+    data, outcomes = repo / "index/data.mdb", Counter[str]()
+    with serving(repo, point):
+        truth = look(point)
+    for offset, bit in places(data.stat().st_size, count, seed):
+        with serving(repo, point), _flipped(data, [(offset, bit)]):
+            seen = compare(point, truth, offset)
+        assert not seen.wrong, (f"bit {bit} of byte {offset % PAGE_BYTES} of page {offset // PAGE_BYTES}", seen)
+        outcomes[seen.worst()] += 1
+    return outcomes
+
+
+def test_the_index_while_it_is_mounted(tmp_path: Path, point: Path) -> None:
+    outcomes = _check_live(make_repository(tmp_path), point, 30, seed=20_266)
+    assert outcomes["unharmed"] < 30
+
+
+@pytest.mark.torture
+def test_the_index_while_it_is_mounted_for_long(
+    tmp_path: Path, point: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outcomes = _check_live(make_repository(tmp_path), point, 1_000, seed=5)
+    with capsys.disabled():
+        print(f"\n1,000 bits of an index that is mounted: {dict(outcomes)}")
+
+
 def _make_loose(directory: Path) -> tuple[Path, list[tuple[Path, bytes]]]:
     """Return a repository and its loose files, each with its content, which tells the name in the view by its size."""
     repo, chance = directory / "repo", random.Random(1)
