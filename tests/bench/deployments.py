@@ -46,6 +46,7 @@ def _file_system(work: Path, kind: str) -> Iterator[Path]:
     finally:
         shell(f"umount {place} || umount -l {place}")
         image.unlink()
+        place.rmdir()
 
 
 @dataclass(frozen=True, slots=True)
