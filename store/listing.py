@@ -70,6 +70,13 @@ class Listing:
         for name, fields in zip(self.names, _ENTRY.iter_unpack(fixed), strict=True):
             yield Entry(name, *fields)
 
+    def subdirectories(self) -> Iterator[Entry]:
+        """Yield the directories among the entries, without unpacking the others."""
+        if self.directories > 1:
+            for index, (_, meta_id) in enumerate(listing_ids(self._data)):
+                if meta_id:
+                    yield self.entry(index)
+
     def entry(self, index: int) -> Entry:
         """Return the entry at *index*, 0 <= index < len(self)."""
         return Entry(self.names[index], *_ENTRY.unpack_from(self._data, _HEADER.size + index * _ENTRY.size))

@@ -95,7 +95,7 @@ class TreeWriter:
             listing = self._listing(path, root)
             self._entries = listing.entries
             yield _Made(path, root, listing)
-            stack = [(path, _directories(listing))]
+            stack = [(path, listing.subdirectories())]
             while stack:
                 path, waiting = stack[-1]
                 child = next(waiting, None)
@@ -115,7 +115,7 @@ class TreeWriter:
                 if listing.directories > 1:
                     with self._filler.told(below):
                         here = _go(here, child.name)
-                    stack.append((below, _directories(listing)))
+                    stack.append((below, listing.subdirectories()))
         finally:
             os.close(here)
 
@@ -123,9 +123,9 @@ class TreeWriter:
         if path in self._hollow:
             return _EMPTY
         with self._repository.database.reading() as reading:
-            for neighbour in self._neighbours:
-                neighbour.enter(reading, path)
             listing = load_listing(reading, TreeId(directory.id))
+            for neighbour in self._neighbours:
+                neighbour.enter(reading, path, directory.id, listing)
         try:  # again what was checked when it was committed: a listing could have been written by somebody else
             object_rules.check_names(listing.names)
         except InvalidNameError as error:
@@ -160,10 +160,6 @@ class TreeWriter:
         for done, counts in work_together(len(steps), self._processes, begin, self._advance):
             self._filler.done.add(done)
             self._filler.counts.add(counts)
-
-
-def _directories(listing: Listing) -> Iterator[Entry]:
-    return (entry for entry in listing if entry.is_directory)
 
 
 def _go(here: int, name: bytes) -> int:

@@ -61,13 +61,15 @@ class Neighbour:
         self._path = os.fsencode(os.path.realpath(path))
         self._directories: dict[bytes, Entry] = {b"": root}
 
-    def enter(self, reading: Reading, path: bytes) -> None:
-        """Look into the directory *path*, if there is one; before, those above it."""
+    def enter(self, reading: Reading, path: bytes, tree_id: int, listing: Listing) -> None:
+        """Look into the directory *path*, if there is one; before, those above it.
+
+        *listing* is of the dirtree *tree_id*, which may well be the same.
+        """
         entry = self._directories.get(path)
         if entry is not None:
-            for child in load_listing(reading, TreeId(entry.id)):
-                if child.is_directory:
-                    self._directories[path + b"/" + child.name] = child
+            own = listing if entry.id == tree_id else load_listing(reading, TreeId(entry.id))
+            self._directories |= {path + b"/" + child.name: child for child in own.subdirectories()}
 
     def open(self, reading: Reading, path: bytes, tree_id: int) -> tuple[int, Listing | None] | None:
         """Return a descriptor of the directory *path* and what was written there (None: the dirtree *tree_id*)."""

@@ -22,8 +22,9 @@ Row = tuple[bytes, int, int, int, int, int, int, int, int, int]
 def _rows(draw: st.DrawFn) -> list[Row]:
     rows = []
     for name in sorted(draw(st.sets(NAMES, max_size=30))):
-        fields = draw(FIELDS)
-        is_directory = stat.S_ISDIR(fields[2])
+        number, meta_id, *more = draw(FIELDS)
+        is_directory = stat.S_ISDIR(more[0])
+        fields = (number, (meta_id or 1) if is_directory else 0, *more)
         directories = draw(st.integers(1, 2**26)) if is_directory else 0
         entries = draw(st.integers(directories - 1, 2**26)) if is_directory else 0
         rows.append((name, *fields, directories, entries))
@@ -43,6 +44,7 @@ def test_a_listing_gives_back_what_was_packed(
         directories, entries = directories + below_directories, entries + 1 + below
     assert list(listing) == expected == [listing.entry(index) for index in range(len(listing))]
     assert (listing.directories, listing.entries) == (1 + directories, entries)
+    assert list(listing.subdirectories()) == [entry for entry in expected if entry.is_directory]
     assert listing.names == [row[0] for row in rows]
 
 
