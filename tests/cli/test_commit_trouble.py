@@ -224,7 +224,7 @@ def vanishing(tree_factory: TreeFactory, monkeypatch: pytest.MonkeyPatch) -> Pat
             os.unlink(path)
         return submit(self, path, *more)
 
-    def child_late(self: DiskDirectory, name: bytes, *more: object) -> DiskDirectory:
+    def child_late(self: DiskDirectory, name: bytes, *more: Any) -> DiskDirectory:
         path = tree / os.fsdecode(name)
         if name == b"lost":
             shutil.rmtree(tree / "d/lost")
@@ -234,7 +234,7 @@ def vanishing(tree_factory: TreeFactory, monkeypatch: pytest.MonkeyPatch) -> Pat
         elif name == b"filed":
             shutil.rmtree(path)
             path.write_bytes(b"a file now")
-        return child(self, name, *more)  # type: ignore[arg-type]
+        return child(self, name, *more)
 
     monkeypatch.setattr(Hasher, "submit", submit_late)
     monkeypatch.setattr(DiskDirectory, "_child", child_late)

@@ -7,9 +7,11 @@ import re
 
 import pytest
 
-from store.content import open_content
+from store.content import Content, open_content
+from store.database import Reading
 from store.repository import Repository
 from store.revisions import find_place
+from store.schema import FileId
 from tests.cli.conftest import Fsview, Releases
 from tools.grep import Search, _search_content, compile_pattern, grep
 
@@ -87,7 +89,7 @@ def test_a_path_in_one_of_two_revisions_is_enough(fsview: Fsview) -> None:
 def test_each_distinct_content_is_read_once(releases: Releases, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
 
-    def counting(repository, reading, file_id):  # type: ignore[no-untyped-def]
+    def counting(repository: Repository, reading: Reading, file_id: FileId) -> Content:
         read.append(file_id)
         return open_content(repository, reading, file_id)
 

@@ -70,8 +70,6 @@ def test_what_is_refused(own_releases: Releases, fsview: Fsview) -> None:
 
 
 def test_who_may_not_write(nobodys: Path, fsview: Fsview, own_releases: Releases) -> None:
-    import tools.prune  # noqa: F401  nobody may not be able to read it
-
     repo = nobodys / "repo"
     os.rename(own_releases.repo, repo)
     for path in (repo, repo / "index", repo / "objects"):

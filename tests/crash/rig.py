@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from store.findings import Severity
 from store.objects import Checksum
@@ -101,11 +102,11 @@ def _spec(seed: int, small: int, large: int) -> Spec:
     chance = random.Random(seed)
     files = {f"small-{number}": chance.randbytes(chance.randrange(4000)) for number in range(small)}
     files |= {f"large-{number}": chance.randbytes(chance.randrange(17_000, 300_000)) for number in range(large)}
-    spec: dict[str, dict[str, object]] = {}
+    spec: dict[str, Any] = {}
     for number, (name, content) in enumerate(files.items()):
         directory = spec.setdefault(f"{seed}-{number % 9}", {"link": Symlink(f"../{seed}")})
         directory[name] = File(content, mode=0o640 + number % 3, mtime_ns=TIME_S * 10**9 + number)
-    return spec  # type: ignore[return-value]
+    return spec
 
 
 def start(case: Case, where: Path) -> subprocess.Popen[bytes]:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import pytest
 
@@ -33,8 +33,8 @@ if shutil.which("strace") is None or subprocess.run(["strace", "true"], capture_
 class Failing:
     """A server of commits, and strace's log."""
 
-    requests: BinaryIO
-    answers: BinaryIO
+    requests: IO[bytes]
+    answers: IO[bytes]
     log: Path
 
     def commit(self, number: int, case: Case) -> tuple[int, str, bool]:
@@ -63,7 +63,7 @@ def failing(call: str, error: str, where: Path) -> Iterator[Failing]:
         cwd=PROJECT,
     ) as server:
         assert server.stdin is not None and server.stdout is not None
-        yield Failing(server.stdin, server.stdout, log)  # type: ignore[arg-type]
+        yield Failing(server.stdin, server.stdout, log)
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from store.repository import Repository
 from store.tree import commit_number
 from tests.checking import assert_sound, check_repository
 from tests.committing import commit_tree
-from tests.crash.driver import Case, read_status, run_prune
+from tests.crash.driver import Action, Case, read_status, run_prune
 from tests.crash.rig import Stand, start
 from tests.crash.test_concurrency import stopped
 from tests.crash.test_faults import failing
@@ -57,12 +57,12 @@ class Line:
             ]
             return cls(where / "base", commits, [committed_snapshot(repository, one) for one in commits])
 
-    def case(self, repository: Path, action: str = "none", phase: str = "", number: int = 1) -> Case:
+    def case(self, repository: Path, action: Action = "none", phase: str = "", number: int = 1) -> Case:
         """Return a prune of a fresh copy, made at *repository*."""
         shutil.rmtree(repository, ignore_errors=True)
         shutil.copytree(self.base, repository)
         status = str(repository.with_name(repository.name + ".status"))
-        return Case(str(repository), "", "", status, action, phase, number, work="prune")  # type: ignore[arg-type]
+        return Case(str(repository), "", "", status, action, phase, number, work="prune")
 
     def assert_all_or_last(self, repository: Path, *, but: str = "nothing") -> bool:
         """Fail unless the repository is sound but for garbage, with all commits whole, or the last (True)."""

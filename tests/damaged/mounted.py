@@ -20,6 +20,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -151,7 +152,7 @@ def compare(point: Path, truth: Truth, seed: int) -> Seen:
 def _ask_all(point: bytes, truth: Truth, seed: int) -> tuple[dict[str, int], int, list[str]]:
     seen = Seen()
     for question in random.Random(seed).sample(list(truth), min(len(truth), _QUESTIONS_MAX)):
-        _ask(seen, question, truth[question], lambda question=question: _answer(point, *question))  # type: ignore[misc]
+        _ask(seen, question, truth[question], partial(_answer, point, *question))
         if seen.died > _DEATHS_MAX:
             break
     return seen.refused, seen.died, seen.wrong[:5]

@@ -60,7 +60,7 @@ class Building:
             CorruptionError: what is stored is not what was committed.
             OSError: the disk is full, or this user may not write there.
         """
-        origin = replace(origin, packages=self._packages())
+        origin = replace(origin, packages=package_summary(self._repository, self._current, self._target))
         with self._repository.lock():
             self._keep()
             check = self._content_check()
@@ -139,16 +139,6 @@ class Building:
                 if etc is not None:
                     pristine.append(Neighbour(generation.pristine_etc, etc))
         return Beside(trees, pristine)
-
-    def _packages(self) -> str:
-        """Return in a few words which packages differ from the current deployment's; "" where that is not known."""
-        if self._current is None:
-            return ""
-        with self._repository.database.reading() as reading:
-            number = commit_number(reading, checksum_from_hex(self._current.origin.commit))
-            if number is None or number == self._target.number:
-                return ""
-            return package_summary(self._repository, reading, number, self._target.number)
 
     def _content_check(self) -> ContentCheck | None:
         if not self._stateroot.sysroot.policy.is_certified:

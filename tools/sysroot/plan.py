@@ -14,6 +14,7 @@ from tools.sysroot.data_versions import Lower, lower_versions, refuse_lower
 from tools.sysroot.etc_merge import Merge, merge_etc
 from tools.sysroot.layout import Generation, Stateroot
 from tools.sysroot.merging import conflict_lines, merge_text, refuse_conflicts
+from tools.sysroot.package_summary import package_summary
 from tools.sysroot.policy import check_signature
 from tools.sysroot.shape import shape_of
 from tools.sysroot.target import Target
@@ -33,6 +34,7 @@ class Plan:
     certified: list[str]
     merge: Merge | None = None
     lower: list[Lower] = field(default_factory=list)
+    packages: str = ""
 
 
 def make_plan(stateroot: Stateroot, repository: Repository, target: Target, options: Options) -> Plan:
@@ -48,7 +50,8 @@ def make_plan(stateroot: Stateroot, repository: Repository, target: Target, opti
         refuse_lower(lower)
     with repository.database.reading() as reading:
         shape = shape_of(reading, target.place.root)
-    plan = Plan(options.verb, target, current, certified, lower=lower)
+    packages = package_summary(repository, current, target)
+    plan = Plan(options.verb, target, current, certified, lower=lower, packages=packages)
     if current and not options.merge.skip and (current.root / "etc").is_dir():
         plan.merge = _merge(repository, current, shape.etc, options)
         if options.merge.strict:
@@ -71,6 +74,7 @@ def plan_lines(plan: Plan) -> list[str]:
         lines.append(f"in place of:  {origin.ref or origin.source} {origin.commit} {origin.title}".rstrip())
     lines += [f"certified by: {', '.join(plan.certified)}"] if plan.certified else []
     lines += [merge_text(plan.merge), *conflict_lines(plan.merge.conflicts)] if plan.merge else []
+    lines += [f"packages:     {plan.packages}"] if plan.packages else []
     return [*lines, *(f"accepted: {lower.text}" for lower in plan.lower)]
 
 
@@ -86,6 +90,7 @@ def plan_json(plan: Plan) -> dict[str, object]:
         "title": target.title,
         "current": plan.current.number if plan.current else None,
         "certified": plan.certified,
+        "packages": plan.packages,
         "conflicts": [json_path(one.path) for one in conflicts],
         "accepted": [lower.text for lower in plan.lower],
     }

@@ -79,7 +79,8 @@ def _print_stateroot(stateroot: Stateroot) -> None:
     for generation in reversed(generations):
         for line in _block(generation, is_current=generation is current, marks=current):
             print(line)
-    print(f"{'Upgrade':>16}: {_update_text(find_update(stateroot, current))}")
+        if generation is current:  # whose ref it is
+            print(f"{'Upgrade':>16}: {_update_text(find_update(stateroot, current))}")
 
 
 def _update_text(update: Update | None) -> str:
