@@ -11,8 +11,8 @@
     object    = revision [ ":/" path ] | revision ":" path | revision path
 
 "@{…}" stands right behind a ref; what follows it counts from there: "a/b@{1}^~2". A ref "x" that does not exist is
-looked for as "tags/x" too. As in OSTree a ref whose name is also the beginning of a checksum can't be told from it: if
-they are different commits that is an error, never a guess; "12@{0}" is always the ref.
+looked for as "tags/x" too. A ref whose name is also the beginning of a checksum is the ref, as in git; OSTree takes the
+commit, with which a new commit can take a name like "12" from its ref.
 
 In "A:B" A is a remote if any ref's name begins with "A:"; else B is a path in A. "A:/B" is always a path.
 
@@ -158,11 +158,16 @@ def format_time(time_s: int) -> str:
 
 
 def abbreviate(reading: Reading, checksum: Checksum, digits: int = _SHORTEST) -> str:
-    """Return the shortest beginning of *checksum*, of *digits* or more, that no other commit here has."""
+    """Return the shortest beginning of *checksum*, of *digits* or more, that no ref and no other commit here has."""
     text = checksum.hex()
-    while digits < len(text) and len(list(islice(_beginning_with(reading, text[:digits]), 2))) > 1:
+    while digits < len(text) and _means_another(reading, text[:digits]):
         digits += 1
     return text[:digits]
+
+
+def _means_another(reading: Reading, digits: str) -> bool:
+    named = any(reading.get(b"ref", name.encode()) is not None for name in (digits, TAGS + digits))
+    return named or len(list(islice(_beginning_with(reading, digits), 2))) > 1
 
 
 def find_named_ref(reading: Reading, name: str) -> tuple[str, RefRecord] | None:
@@ -215,20 +220,27 @@ def _resolve_base(reading: Reading, base: str) -> CommitNumber:
             raise NotFoundError(f"there is no commit {base} in this repository; 'fsview log' lists its commits")
         return number
     named = find_named_ref(reading, base)
-    commits = [] if not _HEX.fullmatch(base) else list(islice(_beginning_with(reading, base), _CANDIDATES_MAX + 1))
-    if named is not None and any(number != named[1].commit for _, number in commits):
-        raise NotFoundError(
-            f"{base!r} is ambiguous: the ref {named[0]}, and the beginning of {_listed(commits)}; "
-            f"write '{base}@{{0}}' for the ref, or more digits for the commit"
-        )
     if named is not None:
         return named[1].commit
-    if len(commits) > 1:
-        raise NotFoundError(f"{base!r} is ambiguous, it begins {_listed(commits)}; write more digits")
-    if not commits:
-        if _HEX.fullmatch(base):
-            check_no_commit(reading, base)
+    number = resolve_abbreviation(reading, base) if _HEX.fullmatch(base) else None
+    if number is None:
         raise NotFoundError(f"no ref, commit or abbreviation is named {base!r}; 'fsview refs' lists the refs")
+    return number
+
+
+def resolve_abbreviation(reading: Reading, digits: str) -> CommitNumber | None:
+    """Return the only commit whose checksum begins with these hex digits, or None.
+
+    Raises:
+        NotFoundError: several commits begin so.
+        CorruptionError: there is such a commit, but it is not found.
+    """
+    commits = list(islice(_beginning_with(reading, digits), _CANDIDATES_MAX + 1))
+    if len(commits) > 1:
+        raise NotFoundError(f"{digits!r} is ambiguous, it begins {_listed(commits)}; write more digits")
+    if not commits:
+        check_no_commit(reading, digits)
+        return None
     return commits[0][1]
 
 

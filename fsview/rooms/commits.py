@@ -19,7 +19,7 @@ from store.database import Reading
 from store.errors import PrunedError
 from store.objects import Checksum
 from store.presence import numbered
-from store.revisions import resolve
+from store.revisions import resolve, resolve_abbreviation
 from store.schema import FIRST_ID, CommitNumber, CommitRecord
 from store.tree import commit_number, commit_record
 
@@ -117,10 +117,10 @@ def find_abbreviated(reading: Reading, name: bytes, now_s: int) -> CommitNumber 
     match = _ABBREVIATION.fullmatch(name.decode())
     if match is None or _CHECKSUM.fullmatch(match[0]):
         return None
-    checksum = commit_record(reading, resolve(reading, match[1], now_s=now_s)).checksum.hex()
-    if not checksum.startswith(match[1]):  # a ref has this name
-        return None
-    return resolve(reading, checksum + match[2], now_s=now_s)
+    number = resolve_abbreviation(reading, match[1])
+    if number is None or not match[2]:
+        return number
+    return resolve(reading, commit_record(reading, number).checksum.hex() + match[2], now_s=now_s)
 
 
 def commits_after(ground: Ground, after: int) -> Iterator[tuple[CommitNumber, Checksum]]:

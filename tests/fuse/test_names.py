@@ -87,6 +87,19 @@ def test_a_ref_that_moves_under_an_open_file_and_a_working_directory(
     os.chdir("/")
 
 
+def test_a_ref_that_looks_like_an_abbreviation(
+    make_repo: Callable[..., Path], mount_view: MountView, run_fsview: RunFsview, tree_factory: TreeFactory
+) -> None:
+    repo = make_repo()
+    first = run_fsview("commit", "--repo", repo, "-b", "x", tree_factory({"f": b"first"})).stdout.strip()
+    short = first[:6]
+    run_fsview("commit", "--repo", repo, "-b", short, tree_factory({"f": b"second"}))
+    point = mount_view(repo)
+    assert (point / "refs" / short / "f").read_bytes() == b"second"
+    assert (point / "commits" / short / "f").read_bytes() == b"first"  # no refs are looked for there
+    assert run_fsview("cat", "--repo", repo, f"{short}:/f").stdout == "second"
+
+
 def test_refs_that_go_and_come(
     make_repo: Callable[..., Path], mount_view: MountView, run_fsview: RunFsview, tree_factory: TreeFactory
 ) -> None:

@@ -38,7 +38,7 @@ def _fill(writing: Writing) -> None:
     numbers = {checksum: _put_commit(writing, checksum, parent) for checksum, parent in parents.items()}
     for checksum, time_s in ((FIRST, 1000), (SECOND, 2000), (THIRD, 3000)):
         set_ref(writing, "a/b", numbers[checksum], time_s=time_s, message="")
-    refs = {"tags/v1": FIRST, "12": FIRST, "1234": LONE, "beef": SECOND, "origin:a/b": SECOND, "origin:x": LONE}
+    refs = {"tags/v1": FIRST, "12": FIRST, "beef": SECOND, "origin:a/b": SECOND, "origin:x": LONE}
     for name, checksum in (refs | {"cut": CUT}).items():
         set_ref(writing, name, numbers[checksum], time_s=2500, message="")
 
@@ -94,9 +94,9 @@ def _resolve(repository: Repository, text: str) -> Checksum:
         ("v1@{0}", FIRST),
         ("origin:a/b@{0}", SECOND),
         ("beef", SECOND),  # hexadecimal, but no commit begins so
-        ("12", "ambiguous: the ref 12"),
+        ("12", FIRST),  # the ref, not the commit that begins so
         ("12@{0}", FIRST),
-        ("1234", LONE),  # the ref and the abbreviation agree
+        ("123", LONE),
         ("", "must begin with"),
         ("^", "must begin with"),
         ("@{1}", "must begin with"),
@@ -236,6 +236,7 @@ def test_abbreviate_gives_what_resolves(repository: Repository) -> None:
         assert abbreviate(reading, LONE) == LONE.hex()[:8]
         assert abbreviate(reading, FIRST, 4) == "a1b00"
         assert abbreviate(reading, SECOND, 1) == "a1b01"
+        assert abbreviate(reading, LONE, 2) == "123"  # "12" is a ref
 
 
 @pytest.mark.parametrize(
