@@ -19,8 +19,8 @@ setup-run:  ## the same, but only what running fsview needs
 demo: setup-run  ## two releases of Django, compared through a mount
 	@PATH="$(CURDIR)/$(BIN):$$PATH" examples/demo.sh
 
-test: setup  ## all tests but the torture
-	@$(BIN)/python -m pytest
+test: setup  ## all tests but the torture, by as many processes as there are cores
+	@$(BIN)/python -m pytest -n auto --dist worksteal
 
 torture: setup  ## kill it, fill the disk, flip its bits: takes long
 	@$(BIN)/python -m pytest -m torture

@@ -8,6 +8,7 @@ make_repo      an initialised repository
 mount_view     a repository mounted for the length of the test
 tree_factory   trees on disk from a spec of tests.trees
 debian_tree    a real Debian 12 root tree, built once (root and network)
+tell           lines that are printed when all tests are over, before pytest's own summary
 nobodys        a directory of the user nobody's, for tests.nobody (root)
 """
 
@@ -19,6 +20,7 @@ import subprocess
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,9 @@ settings.load_profile("fsview")
 
 TreeFactory = Callable[..., Path]  # (spec: Spec | None = None, name: str | None = None) -> Path
 MountView = Callable[..., Path]  # (repo: Path, *options: str) -> Path
+Tell = Callable[..., None]  # (*lines: str)
+
+_TOLD = "told"
 
 
 @pytest.fixture(scope="session")
@@ -160,3 +165,17 @@ def nobodys() -> Iterator[Path]:
         os.chmod(path, 0o755)
         os.chown(path, NOBODY, NOBODY)
         yield Path(path)
+
+
+@pytest.fixture
+def tell(record_property: Callable[[str, object], None]) -> Tell:
+    """Return a function: (*lines) -> None; they are printed at the end, whichever process runs the test."""
+    return lambda *lines: record_property(_TOLD, "\n".join(lines))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests told."""
+    reports = chain.from_iterable(terminalreporter.getreports(outcome) for outcome in ("passed", "failed"))
+    for report in sorted(reports, key=lambda report: report.nodeid):
+        for text in (value for name, value in report.user_properties if name == _TOLD and report.when == "call"):
+            terminalreporter.write_line(f"{report.nodeid}:\n{text}\n")

@@ -47,11 +47,16 @@ def _unmount(point: Path) -> None:
     raise OSError(f"{point} can't be unmounted: {done.stderr.decode()}")
 
 
+def copy_image(image: Path, copy: Path) -> None:
+    """Copy an image that is not written to."""
+    subprocess.run(["cp", "--sparse=always", image, copy], check=True)
+
+
 def fail_power(image: Path, copy: Path, point: Path) -> bool:
     """Copy *image*, mounted at *point*, as it is now, to *copy*; False if it was written to all the time."""
     for _ in range(20):
         before = _writes(point)
-        subprocess.run(["cp", "--sparse=always", image, copy], check=True)
+        copy_image(image, copy)
         if _writes(point) == before:
             return True
         time.sleep(0.01)

@@ -10,13 +10,12 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from store.publication import Phase
-from tests.conftest import MountView
+from tests.conftest import MountView, Tell
 from tests.crash.driver import PHASES, REF, read_status
 from tests.crash.rig import Moments, Stand, measure, start, wait_for_group
 from tests.snapshots import assert_same_tree
@@ -93,17 +92,6 @@ class Campaign:
         self._tally.outcomes[died_in, "new" if is_new else "old"] += 1
 
 
-@pytest.fixture
-def show(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[[str], None]]:
-    """Return a function that prints past pytest's capture."""
-
-    def show(text: str) -> None:
-        with capsys.disabled():
-            print("\n" + text)
-
-    yield show
-
-
 def test_a_killed_commit_is_old_or_new_and_can_be_repeated(tmp_path: Path, mount_view: MountView) -> None:
     tally = Tally()
     campaign = Campaign(Stand.build(tmp_path / "stand", small=140, large=8), tmp_path, 1, tally)
@@ -116,7 +104,7 @@ def test_a_killed_commit_is_old_or_new_and_can_be_repeated(tmp_path: Path, mount
 
 
 @pytest.mark.torture
-def test_two_hundred_kills(tmp_path: Path, show: Callable[[str], None], mount_view: MountView) -> None:
+def test_two_hundred_kills(tmp_path: Path, tell: Tell, mount_view: MountView) -> None:
     tally = Tally()
     campaigns = [
         Campaign(Stand.build(tmp_path / "few", small=300, large=12), tmp_path, 2, tally),
@@ -132,7 +120,7 @@ def test_two_hundred_kills(tmp_path: Path, show: Callable[[str], None], mount_vi
                     campaign.kill_from_outside(phase)
     while tally.total < _ALL:
         campaigns[tally.total % 2].kill_from_outside(Phase.HASHING)
-    show(tally.table())
+    tell(tally.table())
     campaigns[-1].kill_from_outside(Phase.PUBLISHING)
     campaigns[-1].assert_view_is_the_source(mount_view)
     assert all(tally.of(phase) >= 30 for phase in PHASES)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.checking import assert_sound
-from tests.conftest import MountView
+from tests.conftest import MountView, Tell
 from tests.running import PROJECT, clean_environment
 
 
@@ -59,10 +59,7 @@ def test_all_at_the_same_time(repo: Path, mount_view: MountView, tmp_path: Path)
 
 
 @pytest.mark.torture
-def test_all_at_the_same_time_for_long(
-    repo: Path, mount_view: MountView, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_all_at_the_same_time_for_long(repo: Path, mount_view: MountView, tmp_path: Path, tell: Tell) -> None:
     told = run_load(repo, mount_view(repo), tmp_path, readers=50, seconds=600)
-    with capsys.disabled():
-        print("", *told.items(), f"index: {(repo / 'index/data.mdb').stat().st_size:,} bytes", sep="\n")
+    tell(*map(str, told.items()), f"index: {(repo / 'index/data.mdb').stat().st_size:,} bytes")
     judge(told, repo, tmp_path)

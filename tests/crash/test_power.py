@@ -21,8 +21,9 @@ import pytest
 from store.publication import Phase
 from store.repository import Repository
 from tests.checking import assert_sound
+from tests.conftest import Tell
 from tests.crash.driver import PHASES, Action, Case, read_status
-from tests.crash.image import fail_power, is_possible, make_image, mounted
+from tests.crash.image import copy_image, fail_power, is_possible, make_image, mounted
 from tests.crash.rig import Moments, Stand, measure, start
 
 if not is_possible():
@@ -94,7 +95,7 @@ class _Disk:
 
     def __enter__(self) -> tuple[Path, Case]:
         image = self._where / "image"
-        subprocess.run(["cp", "--sparse=always", self._where / "clean", image], check=True)
+        copy_image(self._where / "clean", image)
         self._mount = mounted(image, self._where / "disk")
         disk = self._mount.__enter__()
         stand = self._stand
@@ -130,7 +131,7 @@ def test_a_commit_that_was_made_survives(laboratory: Laboratory) -> None:
 
 
 @pytest.mark.torture
-def test_after_a_power_failure_it_is_old_or_new(laboratory: Laboratory, capsys: pytest.CaptureFixture[str]) -> None:
+def test_after_a_power_failure_it_is_old_or_new(laboratory: Laboratory, tell: Tell) -> None:
     chance = random.Random(5)
     laboratory.fail_at_end()
     for phase in (Phase.STAGING, Phase.SYNCING, Phase.PUBLISHING):
@@ -140,6 +141,5 @@ def test_after_a_power_failure_it_is_old_or_new(laboratory: Laboratory, capsys: 
     for phase in PHASES[1:]:
         for _ in range(8):
             laboratory.stop_after(phase, chance.uniform(0, 1.2 * laboratory.moments.seconds[phase]))
-    with capsys.disabled():
-        print("", *(f"{count:4} {what}" for what, count in sorted(laboratory.seen.items())), sep="\n")
+    tell(*(f"{count:4} {what}" for what, count in sorted(laboratory.seen.items())))
     assert laboratory.seen.total() > 30

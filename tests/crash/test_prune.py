@@ -27,6 +27,7 @@ from store.repository import Repository
 from store.tree import commit_number
 from tests.checking import assert_sound, check_repository
 from tests.committing import commit_tree
+from tests.conftest import Tell
 from tests.crash.driver import Action, Case, read_status, run_prune
 from tests.crash.rig import Stand, start
 from tests.crash.test_concurrency import stopped
@@ -158,14 +159,13 @@ def test_a_killed_prune_has_happened_or_not(line: Line, tmp_path: Path) -> None:
 
 
 @pytest.mark.torture
-def test_two_hundred_kills(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_hundred_kills(tmp_path: Path, tell: Tell) -> None:
     campaign = Campaign(Line.build(tmp_path / "line", small=100, large=30), tmp_path, 2)
     for phase in Phase:
         for step in range(40):
             campaign.kill_itself(phase, 1 + (campaign.reports[phase] - 1) * step // 39)
             campaign.kill_from_outside(phase)
-    with capsys.disabled():
-        print("", *(f"{count:4} {what}" for what, count in sorted(campaign.seen.items())), sep="\n")
+    tell(*(f"{count:4} {what}" for what, count in sorted(campaign.seen.items())))
     assert campaign.seen.total() >= 150
 
 

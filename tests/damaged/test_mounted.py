@@ -16,6 +16,7 @@ import pytest
 from store.errors import FsviewError
 from store.objects import Checksum
 from store.repository import Repository
+from tests.conftest import Tell
 from tests.damaged.mounted import Seen, Truth, compare, look, serving
 from tests.damaged.reading import PAGE_BYTES, flip_byte, make_repository, places
 from tests.forge import Forge, forge
@@ -105,11 +106,10 @@ def test_the_index(tmp_path: Path, point: Path) -> None:
 
 @pytest.mark.torture
 @pytest.mark.parametrize("make", [make_repository, make_wide])
-def test_the_index_for_long(tmp_path: Path, point: Path, make: object, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_index_for_long(tmp_path: Path, point: Path, make: object, tell: Tell) -> None:
     assert callable(make)
     outcomes = _check_index(make(tmp_path), point, 2_500, seed=20_264)
-    with capsys.disabled():
-        print(f"\n2,500 bits of the index, by mount: {dict(outcomes)}")
+    tell(f"2,500 bits of the index, by mount: {dict(outcomes)}")
 
 
 def _check_live(repo: Path, point: Path, count: int, seed: int) -> Counter[str]:
@@ -131,12 +131,9 @@ def test_the_index_while_it_is_mounted(tmp_path: Path, point: Path) -> None:
 
 
 @pytest.mark.torture
-def test_the_index_while_it_is_mounted_for_long(
-    tmp_path: Path, point: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_index_while_it_is_mounted_for_long(tmp_path: Path, point: Path, tell: Tell) -> None:
     outcomes = _check_live(make_repository(tmp_path), point, 1_000, seed=5)
-    with capsys.disabled():
-        print(f"\n1,000 bits of an index that is mounted: {dict(outcomes)}")
+    tell(f"1,000 bits of an index that is mounted: {dict(outcomes)}")
 
 
 def _make_loose(directory: Path) -> tuple[Path, list[tuple[Path, bytes]]]:
@@ -201,7 +198,6 @@ def test_loose_files(tmp_path: Path, point: Path) -> None:
 
 
 @pytest.mark.torture
-def test_loose_files_for_long(tmp_path: Path, point: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_loose_files_for_long(tmp_path: Path, point: Path, tell: Tell) -> None:
     outcomes = _check_loose(tmp_path, point, 5_000)
-    with capsys.disabled():
-        print(f"\n{outcomes.total():,} bits of loose files: {dict(outcomes)}")
+    tell(f"{outcomes.total():,} bits of loose files: {dict(outcomes)}")

@@ -16,7 +16,7 @@ import pytest
 from store.objects import Checksum
 from store.repository import Repository
 from tests.bench.growth import REF, make_commits
-from tests.conftest import MountView
+from tests.conftest import MountView, Tell
 from tests.forge import Forge, forge
 from tests.fuse.conftest import run
 from tests.running import RunFsview
@@ -160,14 +160,11 @@ def test_thousands_of_commits(tmp_path: Path, mount_view: MountView, run_fsview:
 
 @pytest.mark.torture
 @pytest.mark.unchecked
-def test_a_hundred_thousand_commits(
-    tmp_path: Path, mount_view: MountView, run_fsview: RunFsview, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_hundred_thousand_commits(tmp_path: Path, mount_view: MountView, run_fsview: RunFsview, tell: Tell) -> None:
     repo = tmp_path / "repo"
     make_commits(repo, 100_000)
     seconds = _check_commits(mount_view(repo), 100_000)
     began = time.monotonic()
     assert run_fsview("log", "--repo", repo, "--oneline", "-n", "1", REF).stdout.endswith(" change 99999\n")
     seconds["log -n 1"] = round(time.monotonic() - began, 2)
-    with capsys.disabled():
-        print("", *(f"{each:8} s  {what[:100]}" for what, each in seconds.items()), sep="\n")
+    tell(*(f"{each:8} s  {what[:100]}" for what, each in seconds.items()))

@@ -30,6 +30,15 @@ def fork_cli(
 
     Return how it ended (as waitstatus_to_exitcode); it wrote to *home*/out and *home*/err.
     """
+    pid = start_cli(home, words, before)
+    if kill_after_s is not None:
+        time.sleep(kill_after_s)
+        os.kill(pid, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def start_cli(home: Path, words: Sequence[str | Path], before: Callable[[], object]) -> int:
+    """Run `fsview WORDS` as `fork_cli` does; return the pid at once."""
     import_everything()
     pid = os.fork()
     if pid == 0:
@@ -42,10 +51,7 @@ def fork_cli(
             sys.stderr.flush()
         finally:
             os._exit(status)
-    if kill_after_s is not None:
-        time.sleep(kill_after_s)
-        os.kill(pid, signal.SIGKILL)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return pid
 
 
 def run_forked(home: Path, *words: str | Path, status: int) -> subprocess.CompletedProcess[str]:

@@ -56,11 +56,12 @@ def run_and_die(
     """
     told = home / "stages"
     told.unlink(missing_ok=True)
-    ended = fork_cli(home, words, lambda: _watch(told, number), kill_after_s)
+    ended = fork_cli(home, words, lambda: watch(told, number), kill_after_s)
     return ended, told.read_text().splitlines() if told.exists() else []
 
 
-def _watch(told: Path, number: int) -> None:
+def watch(told: Path, number: int, send: signal.Signals = signal.SIGKILL) -> None:
+    """Write the stage of each change of this process to *told*, and send it a signal at its change *number*."""
     notes = os.open(told, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     count, own = 0, os.getpid()
 
@@ -72,7 +73,7 @@ def _watch(told: Path, number: int) -> None:
             count += 1
             os.write(notes, stage_of(sys._getframe(1), event, arguments).encode() + b"\n")
             if count == number:
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), send)
 
     written = Database.write
 
@@ -132,9 +133,14 @@ class Stand:
 
     def kept_refs(self) -> list[str]:
         """Return the deployments whose commits are kept."""
-        words: list[str | Path] = ["refs", "--repo", self.machine.repository, "--list", "fsview"]
-        assert run_and_die(self.machine.where, words)[0] == 0
-        return sorted(name.rpartition("/")[2] for name in (self.machine.where / "out").read_text().split())
+        return kept_refs(self.machine.where, self.machine.repository)
+
+
+def kept_refs(home: Path, repository: Path) -> list[str]:
+    """Return the deployments whose commits a repository keeps."""
+    words: list[str | Path] = ["refs", "--repo", repository, "--list", "fsview"]
+    assert run_and_die(home, words)[0] == 0
+    return sorted(name.rpartition("/")[2] for name in (home / "out").read_text().split())
 
 
 def assert_whole(stateroot: Stateroot, old: State, new: State) -> State:

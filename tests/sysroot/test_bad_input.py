@@ -128,7 +128,8 @@ def test_sockets_and_fifos_in_etc(machine: Machine) -> None:
     machine.run("deploy", "os/a")
     os.mkfifo(machine.root / "etc/pipe")
     with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(os.fspath(machine.root / "etc/s"))
+        os.chdir(machine.root / "etc")  # a socket's path has 107 bytes at most
+        listening.bind("s")
         said = machine.json("deploy", "os/a")
     assert sorted(said["etc"]["skipped"]) == ["pipe", "s"]
     assert not os.path.lexists(machine.root / "etc/pipe")

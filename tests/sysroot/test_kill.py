@@ -11,13 +11,14 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
 import pytest
 
 from tests.checking import assert_sound
+from tests.conftest import Tell
 from tests.running import RunFsview
 from tests.sysroot.killing import Stand, assert_tidy, assert_whole, look, run_and_die
 from tests.sysroot.rig import Machine, release
@@ -34,17 +35,6 @@ COMMANDS = (
 )
 ENDED = "ended before"
 AGAIN = {"undeploy": ("cleanup", "--keep", "1")}  # one of them may be gone
-
-
-@pytest.fixture
-def show(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[[str], None]]:
-    """Return a function that prints past pytest's capture."""
-
-    def show(text: str) -> None:
-        with capsys.disabled():
-            print("\n" + text)
-
-    yield show
 
 
 @pytest.fixture
@@ -147,9 +137,9 @@ def _run(stand: Stand, total: int, outside: int, seed: int) -> Counter[tuple[str
     return tally
 
 
-def test_killed_anywhere_the_old_or_the_new_tree_is_current(stand: Stand, show: Callable[[str], None]) -> None:
+def test_killed_anywhere_the_old_or_the_new_tree_is_current(stand: Stand, tell: Tell) -> None:
     tally = _run(stand, 90, 16, 1)
-    show(_table(tally))
+    tell(_table(tally))
     assert _kills(tally) >= 80
     assert {stage for _, stage, _ in tally} >= {
         "sweeping",
@@ -164,19 +154,17 @@ def test_killed_anywhere_the_old_or_the_new_tree_is_current(stand: Stand, show: 
 
 
 @pytest.mark.torture
-def test_a_thousand_kills(stand: Stand, show: Callable[[str], None]) -> None:
+def test_a_thousand_kills(stand: Stand, tell: Tell) -> None:
     tally: Counter[tuple[str, str, str]] = Counter()
     seed = 2
     while _kills(tally) < 1000:
         tally += _run(stand, 320, 160, seed)
         seed += 1
-    show(_table(tally))
+    tell(_table(tally))
 
 
 @pytest.mark.torture
-def test_kills_while_several_processes_write(
-    run_fsview: RunFsview, quick_path: Path, show: Callable[[str], None]
-) -> None:
+def test_kills_while_several_processes_write(run_fsview: RunFsview, quick_path: Path, tell: Tell) -> None:
     (quick_path / "machine").mkdir()
     machine = Machine.make(run_fsview, quick_path / "machine")
     large = {f"{number}": {f"{one}": f"{number} {one}".encode() for one in range(100)} for number in range(50)}
@@ -187,4 +175,4 @@ def test_kills_while_several_processes_write(
     campaign, chance = Campaign(Stand(machine), ("deploy", "os/b"), tally), random.Random(3)
     while _kills(tally) < 60:
         campaign.kill_from_outside(chance)
-    show(_table(tally))
+    tell(_table(tally))

@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from tests.checking import assert_sound
+from tests.conftest import Tell
 from tests.sysroot.etc_model import NOTHING, Node, at, changed, dress_path, read_node, remove_path, write_node
 from tests.sysroot.model import Model, Refused, Release
 from tests.trees import build_tree
@@ -321,8 +322,7 @@ def test_commands_at_random(quick_path: Path) -> None:
 
 
 @pytest.mark.torture
-def test_commands_at_random_for_long(quick_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_at_random_for_long(quick_path: Path, tell: Tell) -> None:
     tally = run_machine(quick_path, max_examples=200, stateful_step_count=50)
-    with capsys.disabled():
-        print("\n" + "\n".join(f"{count:7} {what}" for what, count in sorted(tally.items())))
+    tell(*(f"{count:7} {what}" for what, count in sorted(tally.items())))
     assert len([what for what in tally if what.endswith(" refused")]) >= 6
