@@ -48,7 +48,8 @@ def _unmount(point: Path) -> None:
 
 
 def copy_image(image: Path, copy: Path) -> None:
-    """Copy an image that is not written to."""
+    """Copy an image that is not written to; *copy* is a new file, for a loop device may still show what it held."""
+    copy.unlink(missing_ok=True)
     subprocess.run(["cp", "--sparse=always", image, copy], check=True)
 
 

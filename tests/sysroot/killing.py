@@ -147,15 +147,15 @@ def assert_whole(stateroot: Stateroot, old: State, new: State) -> State:
     """Fail unless everything that the generations name is whole, and is what it was or what it was to become."""
     __tracebackhide__ = True
     found = look(stateroot)
-    assert found.current in (old.current, new.current)
-    assert found.pinned >= old.pinned
+    assert found.current in (old.current, new.current), found.current
+    assert found.pinned >= old.pinned, found.pinned
     for kind in ("trees", "pristine"):
         for name, tree in getattr(found, kind).items():
             known = [state[name] for state in (getattr(old, kind), getattr(new, kind)) if name in state]
             assert any(not differences(tree, one) for one in known), (
                 f"{kind}: {name}"
             )  # directories of a new etc are new
-    assert found.var in (old.var, new.var)
+    assert found.var in (old.var, new.var), f"/var: {differences(found.var, old.var, mtimes=True)}"
     return found
 
 
