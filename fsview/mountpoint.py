@@ -13,6 +13,7 @@ import os
 import re
 import select
 import shutil
+import time
 from collections.abc import Iterator
 from errno import ECONNABORTED, ENOTCONN
 from pathlib import Path
@@ -31,6 +32,7 @@ STATUS_MARK: Final = b"user.fsview.status"  # JSON, see fsview/status.py
 
 _HELPER_SETTINGS: Final = Path("/etc/fuse.conf")
 _END_TIMEOUT_S: Final = 15
+_TRY_AGAIN_S: Final = 0.02
 _USERS_SHOWN_MAX: Final = 5
 
 
@@ -103,8 +105,10 @@ def check_machine(*, allow_other: bool, suid_or_dev: bool = False, kernel_reads:
         )
 
 
-def unmount(point: Path, *, lazy: bool = False) -> None:
+def unmount(point: Path, *, lazy: bool = False, patience_s: float = 0) -> None:
     """End the view at *point* and wait until its server is gone; *lazy*: take it away even if it is in use.
+
+    Who is on the way to let go of it is given *patience_s*.
 
     Raises:
         MountError: there is no view, it is in use, or this user may not.
@@ -116,7 +120,7 @@ def unmount(point: Path, *, lazy: bool = False) -> None:
         raise MountError(f"what is mounted at {point} is no view but {mount.kind} ({mount.source}): umount {point}")
     server = None if lazy else _open_server(point)
     try:
-        _detach(point, lazy=lazy)
+        _detach(point, lazy, patience_s)
         if server is not None and not select.select([server], [], [], _END_TIMEOUT_S)[0]:
             raise MountError(f"{point} is unmounted, but its server still runs after {_END_TIMEOUT_S} s; see its log")
     finally:
@@ -156,15 +160,19 @@ def _open_server(point: Path) -> int | None:
         return None
 
 
-def _detach(point: Path, *, lazy: bool) -> None:
-    real = os.path.realpath(point)
-    try:
-        uncover(real, lazy=lazy)
-        detach(real, lazy=lazy)
-    except InUseError:
-        raise MountError(
-            f"{point} is in use{_users(real)}; end that, or take it away all the same: fsview umount -l {point}"
-        ) from None
+def _detach(point: Path, lazy: bool, patience_s: float) -> None:
+    real, give_up_s = os.path.realpath(point), time.monotonic() + patience_s
+    while True:
+        try:
+            uncover(real, lazy=lazy)
+            detach(real, lazy=lazy)
+            return
+        except InUseError:
+            if time.monotonic() >= give_up_s:
+                raise MountError(
+                    f"{point} is in use{_users(real)}; end that, or take it away all the same: fsview umount -l {point}"
+                ) from None
+        time.sleep(_TRY_AGAIN_S)
 
 
 def _users(real: str) -> str:

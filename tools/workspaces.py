@@ -25,6 +25,7 @@ from tools.mount import mount as mount_view
 from tools.workspace_state import Workspace, home_of, load
 
 _PLACED, _PLACED_STAT = "place-inodes", "place-inodes=stat"  # what fuse-overlayfs needs: see fsview/options.py
+_RELEASE_S = 10  # fuse-overlayfs ends, and lets go of the view, some time after it was unmounted
 
 
 def add(repository: Repository, revision: str, point: Path, view: Path | None, *, by_kernel: bool) -> Workspace:
@@ -87,7 +88,7 @@ def unmount(workspace: Workspace, *, lazy: bool = False) -> None:
     if mount_at(workspace.point) is not None:
         overlay.unmount(workspace.point, lazy=lazy)
     if mount_at(workspace.own_view) is not None:
-        unmount_view(workspace.own_view, lazy=lazy)
+        unmount_view(workspace.own_view, lazy=lazy, patience_s=_RELEASE_S)
 
 
 def remove(repository: Repository, workspace: Workspace, *, force: bool) -> None:

@@ -87,6 +87,16 @@ def test_from_the_first_day_to_the_last(
     assert run_fsview("refs", "--repo", base).stdout.split() == ["new", "r"]
 
 
+def test_who_lets_go_of_the_view_late_is_waited_for(base: Path, work: Path, run_fsview: RunFsview) -> None:
+    run_fsview("workspace", "--repo", base, "r", work)
+    held = os.open(work.with_name("work.workspace") / "view", os.O_RDONLY)
+    release = threading.Timer(1.5, os.close, [held])  # as fuse-overlayfs may, which ends when it was unmounted
+    release.start()
+    run_fsview("workspace", "umount", work)
+    release.join()
+    assert not os.path.ismount(work.with_name("work.workspace") / "view")
+
+
 @contextmanager
 def _caches_dropped_meanwhile() -> Iterator[None]:
     is_over = threading.Event()
