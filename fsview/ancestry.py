@@ -14,9 +14,9 @@ from typing import Final
 
 from fsview.cache import BoundedCache
 from store.database import Reading
-from store.objects import Checksum, parent_and_time
-from store.schema import GENERATION, CommitNumber, CommitRecord, id_key
-from store.tree import commit_number
+from store.objects import Checksum
+from store.schema import GENERATION, CommitNumber
+from store.tree import commit_number, load_parent_and_time
 
 PROGRESS_COMMITS: Final = 1 << 12  # about 0.1 s of reading
 _COMMITS_MAX: Final = 1 << 20  # in all histories that are cached: 8 bytes each
@@ -68,7 +68,7 @@ class Ancestry:
             numbers.append(number)
             if len(numbers) % PROGRESS_COMMITS == 0:
                 self._on_progress()
-            parent = parent_and_time(CommitRecord.unpack(reading.need(b"commit", id_key(number))).raw)[0]
+            parent = load_parent_and_time(reading, number)[0]
             before = None if parent is None else commit_number(reading, parent)
             if before is None:
                 missing = parent

@@ -17,9 +17,8 @@ from fsview.commit_tree import CommitTrees
 from fsview.rank import EntryRank
 from store.database import Reading
 from store.listing import Entry
-from store.objects import DirMeta
-from store.schema import CommitNumber, CommitRecord, MetaId, TreeId, id_key
-from store.tree import meta_record
+from store.schema import CommitNumber, MetaId, TreeId
+from store.tree import commit_record, load_dirmeta
 
 _SPANS_MAX: Final = 1 << 16  # about 15 MB
 _SEARCHABLE: Final = 0o001
@@ -107,9 +106,9 @@ def _of_roots(reading: Reading, history: History) -> Timeline:
     spans: dict[TreeId, Span] = {}
     modes: dict[MetaId, int] = {}
     for position, number in enumerate(history.numbers):
-        record = CommitRecord.unpack(reading.need(b"commit", id_key(number)))
+        record = commit_record(reading, CommitNumber(number))
         if record.meta_id not in modes:
-            modes[record.meta_id] = DirMeta.from_bytes(meta_record(reading, record.meta_id).raw).mode
+            modes[record.meta_id] = load_dirmeta(reading, record.meta_id).mode
         _extend(spans, Span(record.tree_id, position, position, bool(modes[record.meta_id] & _SEARCHABLE)))
     return tuple(spans.values())
 

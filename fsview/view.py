@@ -40,10 +40,10 @@ from fsview.rank import Rank
 from store.content import Content, certify, file_header, open_content
 from store.database import Reading
 from store.errors import CorruptionError, FsviewError, NotFoundError
-from store.objects import DirMeta, Xattrs
+from store.objects import Xattrs
 from store.repository import Repository
 from store.schema import MAX_ENTRIES, FileId, FileRecord, MetaId, Storage, id_key
-from store.tree import commit_number, commit_record, meta_record
+from store.tree import commit_number, commit_record, load_dirmeta
 
 _CERTIFIED_MAX: Final = 1 << 16  # file ids: about 10 MB
 _OPEN_CONTENTS_MAX: Final = 128  # each a descriptor at most, or INLINE_BYTES_MAX of memory
@@ -228,7 +228,7 @@ class View:
         if isinstance(parsed, Directory):
             meta_id = MetaId(self._trees.place(parsed).entry.meta_id)
             with self._database.reading() as reading:
-                return DirMeta.from_bytes(meta_record(reading, meta_id).raw).xattrs
+                return load_dirmeta(reading, meta_id).xattrs
         return ()
 
     def xattr(self, node: int, name: bytes) -> bytes | None:

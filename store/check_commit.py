@@ -20,10 +20,10 @@ from store.content import certify
 from store.database import Reading
 from store.errors import FsviewError
 from store.findings import RESTORE, Finding, Subject, error
-from store.objects import Checksum, Commit, DirTree, ObjectType
+from store.objects import Checksum, DirTree, ObjectType
 from store.repository import Repository
 from store.schema import CommitNumber, FileId, TreeId, id_key
-from store.tree import commit_record, object_id, tree_record
+from store.tree import load_commit, object_id, tree_record
 
 _AT_A_TIME: Final = 256  # objects in one look at the index
 _CHECKS: Final = {
@@ -85,7 +85,7 @@ def _problems(context: Context, kind: ObjectType, number: int) -> Iterator[str]:
 def _names(reading: Reading, kind: ObjectType, number: int) -> Iterator[_Name]:
     """Yield what an object names."""
     if kind == ObjectType.COMMIT:
-        commit = Commit.from_bytes(commit_record(reading, CommitNumber(number)).raw)
+        commit = load_commit(reading, CommitNumber(number))
         yield ObjectType.DIRTREE, commit.root_dirtree
         yield ObjectType.DIRMETA, commit.root_dirmeta
     elif kind == ObjectType.DIRTREE:

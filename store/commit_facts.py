@@ -10,7 +10,7 @@ from store.objects import Checksum, Commit, Metadata, content_checksum, unpack_d
 from store.presence import check_no_detached
 from store.refs import list_refs
 from store.schema import CommitNumber, id_key
-from store.tree import commit_number, commit_record
+from store.tree import commit_number, commit_of, commit_record
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class LogEntry:
 def log_entry(reading: Reading, number: CommitNumber) -> LogEntry:
     """Return a commit that is here."""
     record = commit_record(reading, number)
-    commit = Commit.from_bytes(record.raw)
+    commit = commit_of(reading, record)
     parent = None if commit.parent is None else commit_number(reading, commit.parent)
     return LogEntry(number, record.checksum, commit, parent)
 

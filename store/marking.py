@@ -15,11 +15,11 @@ from pyroaring import BitMap64
 from store.database import Reading
 from store.errors import FsviewError
 from store.listing import listing_ids
-from store.objects import Checksum, parent_and_time
+from store.objects import Checksum
 from store.pruned import present_ids
 from store.refs import list_refs
 from store.schema import OBJECT_COUNTERS, CommitNumber, id_key
-from store.tree import commit_number, commit_record
+from store.tree import commit_number, commit_record, load_parent_and_time
 
 EVERY_PARENT = -1
 
@@ -79,7 +79,7 @@ class Roots:
     def _parent(self, reading: Reading, number: CommitNumber) -> CommitNumber | None:
         """Return the parent of a commit, or None if it has none, or that is not here."""
         if number not in self._parents:
-            self._parents[number] = parent_and_time(commit_record(reading, number).raw)[0]
+            self._parents[number] = load_parent_and_time(reading, number)[0]
         checksum = self._parents[number]
         return None if checksum is None else commit_number(reading, checksum)
 

@@ -17,7 +17,7 @@ from store.database import Writing
 from store.errors import FormatError
 from store.listing import pack_listing
 from store.mtimes import assign_mtime
-from store.objects import Checksum, Commit, DirMeta, DirTree, ObjectType, checksum_of
+from store.objects import Checksum, Commit, DirTree, ObjectType, checksum_of
 from store.repository import Repository
 from store.schema import (
     BLOCK_BYTES,
@@ -39,7 +39,7 @@ from store.schema import (
 )
 from store.staging import FSYNC_EACH_MAX, NO_STAT_KEY, Stage, StagedFile, StagedTree, sync_path
 from store.statcache import IDS, STAT, StatRecord
-from store.tree import load_listing, meta_record, object_id, tree_record
+from store.tree import load_dirmeta, load_listing, object_id, tree_record
 
 _GUARD_BYTES: Final = 8
 _GROUP_BYTES: Final = _GUARD_BYTES * BLOCKS_PER_GROUP
@@ -211,7 +211,7 @@ class Publication:
 
     def _find_meta(self, checksum: Checksum) -> tuple[MetaId, int, int, int]:
         meta_id = MetaId(self._need(ObjectType.DIRMETA, checksum))
-        meta = DirMeta.from_bytes(meta_record(self._writing, meta_id).raw)
+        meta = load_dirmeta(self._writing, meta_id)
         return meta_id, meta.uid, meta.gid, meta.mode
 
     def _remember(self, staged: StagedTree, tree_id: int) -> None:

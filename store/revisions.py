@@ -38,11 +38,11 @@ from typing import Final
 from store.database import Reading
 from store.errors import InvalidNameError, NotFoundError, PrunedError
 from store.listing import Entry
-from store.objects import Checksum, ObjectType, parent_and_time
+from store.objects import Checksum, ObjectType
 from store.presence import check_no_commit
 from store.refs import find_ref, reflog
 from store.schema import CommitNumber, ReflogRecord, RefRecord, id_key, key_id
-from store.tree import commit_number, commit_record, find, root_entry
+from store.tree import commit_number, commit_record, find, load_parent_and_time, root_entry
 
 TAGS: Final = "tags/"
 _CANDIDATES_MAX: Final = 5
@@ -263,7 +263,7 @@ def _listed(commits: list[tuple[str, CommitNumber]]) -> str:
 
 def _parent(reading: Reading, number: CommitNumber, text: str) -> CommitNumber:
     record = commit_record(reading, number)
-    checksum, here = parent_and_time(record.raw)[0], record.checksum.hex()
+    checksum, here = load_parent_and_time(reading, number)[0], record.checksum.hex()
     if checksum is None:
         raise NotFoundError(f"{text!r} does not exist: {here} is the first commit and has no parent")
     parent = commit_number(reading, checksum)

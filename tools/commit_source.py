@@ -11,7 +11,7 @@ from store.objects import DirMeta
 from store.repository import Repository
 from store.schema import FileId, MetaId, TreeId
 from store.stager import WHOLE_BYTES_MAX, Stager
-from store.tree import load_listing, meta_record, tree_record
+from store.tree import load_dirmeta, load_listing, tree_record
 from tools.patterns import IsIgnored
 from tools.recipe import Recipe
 from tools.sources import FoundFile, Scanned
@@ -70,7 +70,7 @@ class CommitDirectory:
         if self._scan.recipe == Recipe():
             return meta_id
         with self._scan.repository.database.reading() as reading:
-            return self._scan.recipe.reshape_directory(DirMeta.from_bytes(meta_record(reading, meta_id).raw))
+            return self._scan.recipe.reshape_directory(load_dirmeta(reading, meta_id))
 
     def scan(self) -> Scanned:
         """Return what is in it."""

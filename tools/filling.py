@@ -20,10 +20,10 @@ from store.content import CHUNK_BYTES, file_header, file_record, open_content
 from store.database import Reading
 from store.errors import CorruptionError, FsviewError
 from store.listing import Entry, Listing
-from store.objects import DirMeta, Xattrs
+from store.objects import Xattrs
 from store.repository import Repository
 from store.schema import FileId, FileRecord, MetaId
-from store.tree import meta_record
+from store.tree import load_dirmeta
 from tools.linking import Attributes, LinkCounts, Linker
 from tools.neighbours import Neighbour, NeighbourDirectory, opened
 from tools.render import quote_path
@@ -93,7 +93,7 @@ class Filler:
 
     def dress(self, reading: Reading, here: int, path: bytes, directory: Entry) -> None:
         """Give a directory, open as *here*, in which all is written, its attributes."""
-        meta = DirMeta.from_bytes(meta_record(reading, MetaId(directory.meta_id)).raw)
+        meta = load_dirmeta(reading, MetaId(directory.meta_id))
         with self.told(path):
             self._dress(here, self._attributes(directory, meta.xattrs))
         self.done.directories += 1

@@ -17,7 +17,7 @@ from store.refs import list_refs
 from store.repository import Repository
 from store.revisions import abbreviate, format_time, resolve, split_path
 from store.schema import CommitNumber
-from store.tree import commit_record, find, root_entry
+from store.tree import commit_record, find, load_parent_and_time, root_entry
 from tools.cli import PATHS, REVISION, PathsCommand, repository_option
 from tools.render import print_json_lines, printable
 
@@ -47,7 +47,7 @@ def _push(
 ) -> None:
     if number not in seen:
         seen.add(number)
-        heapq.heappush(heap, (-Commit.from_bytes(commit_record(reading, number).raw).timestamp_s, number))
+        heapq.heappush(heap, (-load_parent_and_time(reading, number)[1], number))
 
 
 def _ids_at(

@@ -13,11 +13,10 @@ from store.database import Reading
 from store.errors import NotFoundError
 from store.gvariant import Variant
 from store.gvariant_text import format_text
-from store.objects import Commit
 from store.repository import Repository
 from store.revisions import Place, find_place, format_time, split_path
 from store.schema import CommitNumber, TreeId
-from store.tree import commit_record, tree_record
+from store.tree import commit_of, commit_record, load_commit, tree_record
 from tools.cli import REVISION, repository_option
 from tools.facts import facts_json, load_facts
 from tools.log import heading, message
@@ -30,7 +29,7 @@ _SIGNATURES: Final = {"ostree.sign.ed25519": "aay", "ostree.gpgsigs": "aay", "fs
 def commit_lines(reading: Reading, number: CommitNumber) -> list[str]:
     """Return all that is known of a commit, as lines."""
     record = commit_record(reading, number)
-    commit = Commit.from_bytes(record.raw)
+    commit = commit_of(reading, record)
     lines = heading(record.checksum, commit)
     lines += [f"Dirtree:  {commit.root_dirtree.hex()}", f"Dirmeta:  {commit.root_dirmeta.hex()}"]
     lines.append(f"Entries:  {record.entries}, of these {count_text(record.directories - 1, 'directory')}")
@@ -73,7 +72,7 @@ def object_json(reading: Reading, place: Place) -> dict[str, object]:
 
 
 def _print_key(reading: Reading, number: CommitNumber, key: str) -> None:
-    metadata = dict(Commit.from_bytes(commit_record(reading, number).raw).metadata)
+    metadata = dict(load_commit(reading, number).metadata)
     if key not in metadata:
         has = ", ".join(metadata) or "none"
         raise NotFoundError(f"the commit has no metadata {key!r}; it has: {has}")

@@ -44,7 +44,7 @@ from store.database import Reading
 from store.errors import NotFoundError
 from store.listing import Entry
 from store.schema import CommitNumber, CommitRecord, RefId, TreeId, id_key
-from store.tree import root_entry
+from store.tree import commit_record, root_entry
 
 _PRIVATE: Final = stat.S_IFDIR | 0o500
 _PUBLIC: Final = stat.S_IFDIR | 0o555
@@ -165,7 +165,7 @@ class VersionedTree(Room[Versioned | GoneLink]):
 
     def _find_way(self, reading: Reading, commit: CommitNumber, names: list[bytes]) -> Way:
         """Return what is on the way from a commit's root to the path that *names* make, which it has."""
-        record = CommitRecord.unpack(reading.need(b"commit", id_key(commit)))
+        record = commit_record(reading, commit)
         way = [(EntryRank(0), root_entry(reading, record))]
         for name in names:
             entry = self._trees.listing(TreeId(way[-1][1].id)).find(name)
@@ -181,7 +181,7 @@ class VersionedTree(Room[Versioned | GoneLink]):
         return self._ground.symlink(virtual_node(node), size, way[-1][1].mtime_ns, STEADY_NAME_S)
 
     def _target(self, reading: Reading, node: GoneLink, way: Way) -> bytes:
-        record = CommitRecord.unpack(reading.need(b"commit", id_key(node.commit)))
+        record = commit_record(reading, node.commit)
         up = b"../" * (len(way) - 1)
         return up + record.checksum.hex().encode() + b"".join(b"/" + entry.name for _, entry in way[1:])
 

@@ -14,7 +14,7 @@ from store.objects import Commit
 from store.refs import find_ref
 from store.revisions import Place, find_named_ref, find_place, split_path
 from store.schema import CommitNumber
-from store.tree import commit_record
+from store.tree import commit_of, commit_record
 from tools.sysroot.data_versions import declared_versions
 
 _LATEST_S: Final = 253_402_300_799  # the end of the year 9999, where the calendar of datetime ends
@@ -70,7 +70,7 @@ def find_target(reading: Reading, source: str, revision: str) -> Target:
         )
     record = commit_record(reading, place.commit)
     ref = _ref_of(reading, source, revision, place.commit)
-    return Target(place, record.checksum.hex(), record.raw, Commit.from_bytes(record.raw), ref, source)
+    return Target(place, record.checksum.hex(), record.raw, commit_of(reading, record), ref, source)
 
 
 def _ref_of(reading: Reading, source: str, revision: str, commit: CommitNumber) -> str | None:

@@ -1,0 +1,44 @@
+"""Records that somebody forged, guard and all: each command names the commit, and has no traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from store.repository import Repository
+from store.schema import FIRST_ID, CommitRecord, id_key
+from tests.conftest import MountView, TreeFactory
+from tests.running import RunFsview
+
+pytestmark = pytest.mark.unchecked
+
+ABOUT: dict[str, Callable[[bytes], bytes]] = {
+    "shorter than a record": lambda value: value[:10],
+    "no commit": lambda value: value[:56] + b"\xff" * 20,
+    "an empty commit": lambda value: value[:56],
+    "a commit cut off": lambda value: value[:-1],
+}
+
+
+@pytest.mark.parametrize("forge", ABOUT.values(), ids=ABOUT)
+def test_a_commit_that_is_none(
+    forge: Callable[[bytes], bytes], make_repo: Callable[..., Path], run_fsview: RunFsview, tree_factory: TreeFactory,
+    mount_view: MountView,
+) -> None:  # fmt: skip
+    repo = make_repo()
+    checksum = run_fsview("commit", "--repo", repo, "-b", "r", tree_factory({"f": b""})).stdout.strip()
+    key = id_key(FIRST_ID)
+    with Repository.open(repo) as repository:
+        repository.database.write(lambda writing: writing.put(b"commit", key, forge(writing.need(b"commit", key))))
+        with repository.database.reading() as reading:
+            value = reading.need(b"commit", key)
+    name = checksum if len(value) >= CommitRecord._STRUCT.size else str(FIRST_ID)
+    for command in (("log", "r"), ("show", "r"), ("log", "--oneline")):
+        said = run_fsview(command[0], "--repo", repo, *command[1:], status=12).stderr
+        assert said.startswith(f"fsview: commit {name} in {repo}/index is damaged") and said.count("\n") == 1, said
+    assert "to mend: " in run_fsview("fsck", "--repo", repo, status=12).stdout
+    point = mount_view(repo)
+    with pytest.raises(OSError, match="Input/output error"):
+        (point / "info" / checksum / "commit.json").read_bytes()
