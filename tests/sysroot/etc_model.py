@@ -6,6 +6,7 @@ The one is written from the other's documentation, so that a mistake would have 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
 from collections.abc import Mapping
@@ -181,7 +182,7 @@ class _Merger:
 
 def _is_left_over(last: str, before: Mapping[str, Node], own: Node, theirs: Mapping[str, Node]) -> bool:
     """Whether it is an earlier merge's, and not of use any more."""
-    name = last.removesuffix(SUFFIX)
+    name = re.sub(r"\.fsview-new(\.\d+)?$", "", last)
     if name == last or last in before or last in theirs or before.get(name) != own.children[last]:
         return False
     return before.get(name) != theirs.get(name) or own.children.get(name) == theirs.get(name)

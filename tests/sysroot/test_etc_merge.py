@@ -158,6 +158,12 @@ RULES: dict[str, tuple[Tree, Tree, Tree, Tree, list[tuple[str, str | None]]]] = 
     "beside something of the admin's": (
         {"a": "1"}, {"a": "2", "a" + NEW: "mine"}, {"a": "3"},
         {"a": "2", "a" + NEW: "mine", "a" + NEW + ".2": "3"}, [("a", "a" + NEW + ".2")]),
+    "left over beside something of the admin's": (
+        {"a": "3"}, {"a": "2", "a" + NEW: "mine", "a" + NEW + ".2": "3"}, {"a": "4"},
+        {"a": "2", "a" + NEW: "mine", "a" + NEW + ".2": "4"}, [("a", "a" + NEW + ".2")]),
+    "left over beside something of the admin's, still of use": (
+        {"a": "3"}, {"a": "2", "a" + NEW: "mine", "a" + NEW + ".2": "3"}, {"a": "3"},
+        {"a": "2", "a" + NEW: "mine", "a" + NEW + ".2": "3"}, []),
 }  # fmt: skip
 
 

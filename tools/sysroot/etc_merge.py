@@ -20,7 +20,7 @@ from tools.render import quote_path
 from tools.sysroot.etc_changes import settled_ns
 from tools.sysroot.etc_text import merge_text
 from tools.sysroot.etc_tree import NO_MODE, Attributes, Node, has_same_content, is_same_tree, top
-from tools.sysroot.etc_writing import SUFFIX, Target
+from tools.sysroot.etc_writing import Target, whose_is
 
 
 @dataclass(slots=True)
@@ -227,8 +227,8 @@ def _is_left_over(
 
     It is that as long as the admin's version and the new release's differ, and the release's is still the same.
     """
-    name = last.removesuffix(SUFFIX)
-    if name == last or last in before or last in theirs or not is_same_tree(before.get(name), ours[last]):
+    name = whose_is(last)
+    if name is None or last in before or last in theirs or not is_same_tree(before.get(name), ours[last]):
         return False
     return not (is_same_tree(before.get(name), theirs.get(name)) and not is_same_tree(ours.get(name), theirs.get(name)))
 

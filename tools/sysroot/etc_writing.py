@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Final
@@ -13,6 +14,7 @@ from tools.render import quote_path
 from tools.sysroot.etc_tree import NO_MODE, PIECE_BYTES, Attributes, Node, look
 
 SUFFIX: Final = b".fsview-new"
+_BESIDE: Final = re.compile(rb"(.+)%s(?:\.[1-9][0-9]*)?" % re.escape(SUFFIX), re.DOTALL)
 _NAME_BYTES_MAX: Final = 255
 _STEP_NS: Final = 10**9
 
@@ -138,6 +140,12 @@ def free_name(name: bytes, taken: set[bytes]) -> bytes:
         if found not in taken:
             return directory + slash + found
         number += 1
+
+
+def whose_is(last: bytes) -> bytes | None:
+    """Return the name beside which `free_name` gave this one, or None if it didn't; one of over 240 bytes was cut."""
+    match = _BESIDE.fullmatch(last)
+    return None if match is None else match[1]
 
 
 def _copy(node: Node, at: bytes) -> None:
