@@ -16,8 +16,8 @@ from store.listing import Entry
 from store.repository import Repository
 from store.revisions import Place, find_place
 from store.schema import FileId
-from tools.cli import REVISION, repository_option
 from tools.facts import load_facts
+from tools.parameters import REVISION, repository_option
 from tools.render import quote_path
 
 

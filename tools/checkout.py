@@ -25,10 +25,10 @@ from store.repository import Repository
 from store.revisions import Place, find_place
 from store.schema import TreeId
 from store.tree import commit_record, tree_record
-from tools.cli import REVISION, repository_option
 from tools.filling import Written
 from tools.linking import Link, LinkCounts, Linker
 from tools.materialise import DIRECTORY, TreeWriter, forget_acls
+from tools.parameters import REVISION, repository_option
 from tools.render import count_text, json_path, print_json, progress, size_text
 
 _ITSELF: Final = b"itself"  # what a file is called in the hidden directory

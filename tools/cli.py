@@ -1,37 +1,27 @@
-"""The command line: the table of commands, what they share, and the only place that shows errors and exits.
+"""The command line: the table of commands, and the only place that shows errors and exits.
 
 A command is a library function first and a thin click command below it, called <verb>_command, in the module that
-COMMANDS names. It is imported when it is called, so that `fsview log` starts quickly. Results go to stdout, talk to
-stderr. A command that fails raises (store/errors.py); one that ran but found nothing, as grep, calls `ctx.exit(1)`.
-
-    @click.command("ls", epilog=EXAMPLES)
-    @click.argument("revision", type=REVISION)
-    @repository_option
-    def ls_command(repository: Repository, revision: str) -> None:
+COMMANDS names; what commands share is in tools/parameters.py. It is imported when it is called, so that `fsview log`
+starts quickly. Results go to stdout, talk to stderr. A command that fails raises (store/errors.py); one that ran but
+found nothing, as grep, calls `ctx.exit(1)`.
 """
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from store.errors import FsviewError, NotFoundError
+from store.errors import FsviewError
+from tools.parameters import REPO_OPTION
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
-
-    from store.repository import Repository
-    from tools.mounted import PathRevisions
-
-Parameters = ParamSpec("Parameters")
-Result = TypeVar("Result")
 
 COMMANDS: Final = {  # name: (module:attribute, what it does)
     "init": ("tools.init:init_command", "Make a repository."),
@@ -74,7 +64,6 @@ COMMANDS: Final = {  # name: (module:attribute, what it does)
     "completion": ("tools.completion:completion_command", "Print the script that completes fsview in your shell."),
 }
 CONTEXT: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-REPOSITORY_VARIABLE: Final = "FSVIEW_REPO"
 _INTERRUPTED, _PIPE_CLOSED = 128 + 2, 128 + 13  # as a shell reports SIGINT and SIGPIPE
 
 
@@ -210,153 +199,6 @@ def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 
         click.echo(f"fsview {program_version()}")
         ctx.exit()
-
-
-REPO_OPTION = click.option(
-    "--repo",
-    metavar="REPO",
-    type=click.Path(path_type=Path),
-    is_eager=True,  # RevisionType asks for it
-    help=f"The repository; else {REPOSITORY_VARIABLE}, else the current directory.",
-)
-
-
-def repository_option(
-    function: Callable[Concatenate[Repository, Parameters], Result],
-) -> Callable[Parameters, Result]:
-    """Give *function* the open repository of --repo as its first argument; it is closed when the command ends."""
-
-    @REPO_OPTION
-    @functools.wraps(function)
-    def with_repository(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
-        from store.repository import Repository
-
-        ctx = click.get_current_context()
-        kwargs.pop("repo")
-        repository = ctx.with_resource(Repository.open(located_repository(ctx)))
-        return function(repository, *args, **kwargs)
-
-    return with_repository
-
-
-def located_repository(ctx: click.Context, given: Path | None = None) -> Path:
-    """Return *given*, else the repository of the views in which revisions were named by paths, else as below.
-
-    Raises:
-        NotFoundError: as `find_repository`.
-        InvalidNameError: paths are in views of another repository than *given*.
-    """
-    paths: PathRevisions | None = ctx.meta.get(_PATH_REVISIONS)
-    if paths is not None and given is not None:
-        paths.check(given)
-    return given or find_repository((paths and paths.repository) or named_repository(ctx))
-
-
-def named_repository(ctx: click.Context) -> Path | None:
-    """Return the --repo behind the command, else the one before it, else what the environment names."""
-    named = given_repository(ctx) or os.environ.get(REPOSITORY_VARIABLE)
-    return Path(named) if named else None
-
-
-def given_repository(ctx: click.Context) -> Path | None:
-    """Return the --repo behind the command, else the one before it."""
-    # While a command line is parsed, click has a value of its own for what was not given.
-    found = (context.params.get("repo") for context in (ctx, ctx.find_root()))
-    return next((path for path in found if isinstance(path, Path)), None)
-
-
-def find_repository(given: Path | None) -> Path:
-    """Return the path of the repository: the one that was named, else the current directory if it is one.
-
-    Raises:
-        NotFoundError: none was named, and this directory is none.
-    """
-    from store.repository import SETTINGS_FILE
-
-    if given is None and not Path(SETTINGS_FILE).is_file():
-        raise NotFoundError(
-            f"no repository was named; use --repo REPO, set {REPOSITORY_VARIABLE}, or change into the repository"
-        )
-    return given or Path()
-
-
-def path_revisions(ctx: click.Context) -> PathRevisions:
-    """Return what tells which repository the paths among a command's words are of."""
-    from tools.mounted import PathRevisions  # seldom needed
-
-    paths = ctx.meta.setdefault(_PATH_REVISIONS, PathRevisions(ctx))
-    assert isinstance(paths, PathRevisions)
-    return paths
-
-
-class RefType(click.ParamType[str]):
-    """The name of a ref, or the beginning of one; completes refs."""
-
-    name = "ref"
-
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Return the refs that begin with *incomplete*; none where anything is wrong."""
-        from click.shell_completion import CompletionItem
-
-        try:
-            from store.refs import shown_refs
-            from store.repository import Repository
-
-            where = find_repository(named_repository(ctx))
-            with Repository.open(where) as repository, repository.database.reading() as reading:
-                names = [name for name, _ in shown_refs(reading, incomplete.rpartition("/")[0])]
-        except (FsviewError, OSError):
-            return []
-        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
-
-
-class RevisionType(RefType):
-    """A revision, or a revision and a path, or a path in a mounted view; completes refs and paths."""
-
-    name = "revision"
-
-    def __init__(self, *, only_with: str = "") -> None:
-        """Without the option *only_with*, which must be eager, the word is something else, and left alone."""
-        self._only_with = only_with
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return *value* or, of a path in a mounted view, the revision that it shows (tools/mounted.py)."""
-        if ctx is None or ctx.resilient_parsing:
-            return value
-        if self._only_with and not isinstance(ctx.params.get(self._only_with), (str, tuple)):
-            return value
-        if not value.startswith(("/", ".")) and not ("/" in value and os.path.lexists(value)):
-            return value
-        return path_revisions(ctx).take(value)
-
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Return the refs that begin with *incomplete*; what can only be a path is for the shell to complete."""
-        from click.shell_completion import CompletionItem
-
-        if incomplete.startswith(("/", ".", "~")):
-            return [CompletionItem(incomplete, type="file")]
-        return super().shell_complete(ctx, param, incomplete)
-
-
-REF: Final = RefType()
-REVISION: Final = RevisionType()
-_PATH_REVISIONS: Final = "fsview.path-revisions"
-
-
-class PathsCommand(click.Command):
-    """A command that takes what stands behind "--" as paths, though there are fewer arguments before it than could be.
-
-    They are in `ctx.meta[PATHS]`, a tuple of strings.
-    """
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Take "--" and what follows out of *args*."""
-        at = args.index("--") if "--" in args else len(args)
-        ctx.meta[PATHS] = tuple(args[at + 1 :])
-        return super().parse_args(ctx, args[:at])
-
-
-PATHS: Final = "fsview.paths"
 
 
 @click.group("fsview", cls=_Group, context_settings=CONTEXT)

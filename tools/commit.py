@@ -15,8 +15,8 @@ from store.gvariant import Variant
 from store.publication import Phase, Report
 from store.refs import find_ref
 from store.repository import Repository
-from tools.cli import REVISION, RevisionType, path_revisions, repository_option
 from tools.make_commit import WORKSPACE, Message, TreeSpec, commit, listed
+from tools.parameters import REVISION, RevisionType, path_revisions, repository_option
 from tools.patterns import compile_patterns
 from tools.recipe import Recipe
 from tools.render import progress

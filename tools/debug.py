@@ -35,7 +35,7 @@ from store.schema import (
     key_id,
 )  # fmt: skip
 from store.tree import commit_record, load_listing, meta_record, root_entry, tree_record
-from tools.cli import repository_option
+from tools.parameters import repository_option
 from tools.records import Fields, dataclass_fields, field_lines, key_text, parse_key, record_fields, shown, text_of
 from tools.render import print_json, print_json_lines, size_text, table
 

@@ -13,8 +13,8 @@ from store.database import Reading
 from store.listing import Entry
 from store.repository import Repository
 from tools.changes import Change, Kind, diff_revisions
-from tools.cli import PATHS, REVISION, PathsCommand, repository_option
 from tools.facts import Facts, describe_changes, facts_json, have_equal_guards, load_facts
+from tools.parameters import PATHS, REVISION, PathsCommand, repository_option
 from tools.render import Noticing, count_text, json_path, print_json_lines, quote_path, size_text
 
 

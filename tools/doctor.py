@@ -21,7 +21,7 @@ import click
 
 from fsview.mountinfo import has_reliable_times, mount_of
 from store.errors import FsviewError
-from tools.cli import named_repository
+from tools.parameters import named_repository
 from tools.render import count_text, print_json, size_text
 
 _PACKAGE: Final = "Python package "

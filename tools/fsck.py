@@ -30,7 +30,7 @@ import click
 from store.errors import AccessError, CorruptionError, FsviewError, NotFoundError
 from store.findings import Finding, Severity, error
 from store.repository import SETTINGS_FILE, Repository, Settings
-from tools.cli import REPO_OPTION, find_repository, named_repository
+from tools.parameters import REPO_OPTION, find_repository, named_repository
 from tools.render import count_text, print_json, printable, progress
 
 Advance: TypeAlias = Callable[[int], object]

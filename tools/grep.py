@@ -20,7 +20,7 @@ from store.repository import Repository
 from store.revisions import Place, find_place, split_path
 from store.schema import FileId, TreeId
 from store.tree import find, load_listing
-from tools.cli import PATHS, REVISION, PathsCommand, RevisionType, repository_option
+from tools.parameters import PATHS, REVISION, PathsCommand, RevisionType, repository_option
 from tools.render import Noticing, json_path, print_json_lines, quote_path
 
 _BINARY_SAMPLE_BYTES: Final = 8000  # as git: a NUL in these makes a file binary

@@ -18,7 +18,7 @@ from store.repository import Repository
 from store.revisions import abbreviate, format_time, resolve, split_path
 from store.schema import CommitNumber
 from store.tree import commit_record, find, load_parent_and_time, root_entry
-from tools.cli import PATHS, REVISION, PathsCommand, repository_option
+from tools.parameters import PATHS, REVISION, PathsCommand, repository_option
 from tools.render import print_json_lines, printable
 
 CUT_TEXT = "<< History beyond this commit not fetched >>"

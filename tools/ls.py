@@ -15,8 +15,8 @@ from store.repository import Repository
 from store.revisions import find_place
 from store.schema import TreeId
 from store.tree import load_listing
-from tools.cli import REVISION, repository_option
 from tools.facts import Facts, facts_json, load_facts
+from tools.parameters import REVISION, repository_option
 from tools.render import print_json_lines, quote_path
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from tools.cli import REPO_OPTION, REVISION, located_repository
+from tools.parameters import REPO_OPTION, REVISION, located_repository
 
 if TYPE_CHECKING:
     from fsview.options import MountOptions

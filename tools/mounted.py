@@ -15,7 +15,7 @@ import click
 
 from fsview.locate import is_in_view, locate
 from store.errors import FsviewError, InvalidNameError
-from tools.cli import find_repository, given_repository, named_repository
+from tools.parameters import find_repository, given_repository, named_repository
 
 
 class PathRevisions:

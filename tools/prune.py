@@ -14,8 +14,8 @@ from store.objects import checksum_from_hex
 from store.repository import Repository
 from store.revisions import resolve
 from store.tree import commit_number
-from tools.cli import REVISION, repository_option
 from tools.mounted import is_same
+from tools.parameters import REVISION, repository_option
 from tools.render import count_text, print_json, progress, size_text, table
 
 if TYPE_CHECKING:

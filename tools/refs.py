@@ -15,8 +15,8 @@ from store.repository import Repository
 from store.revisions import TAGS, abbreviate, find_named_ref, find_place, format_time, resolve, split_path
 from store.schema import CommitNumber, ReflogRecord
 from store.tree import commit_record
-from tools.cli import REF, REVISION, RevisionType, repository_option
 from tools.facts import load_facts
+from tools.parameters import REF, REVISION, RevisionType, repository_option
 from tools.render import print_json, print_json_lines, printable
 
 

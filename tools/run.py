@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from tools.cli import PATHS, REPO_OPTION, PathsCommand, located_repository
+from tools.parameters import PATHS, REPO_OPTION, PathsCommand, located_repository
 
 if TYPE_CHECKING:
     from tools.guardian import Guardian
@@ -125,7 +125,7 @@ def run_in_source(ctx: click.Context, source: str, command: list[str], *, epheme
 
 
 def _is_path(ctx: click.Context, source: str) -> bool:
-    from tools.cli import path_revisions
+    from tools.parameters import path_revisions
 
     return source.startswith(("/", ".")) or ("/" in source and os.path.lexists(source)
                                              and path_revisions(ctx).take(source) != source)  # fmt: skip

@@ -17,10 +17,10 @@ from store.repository import Repository
 from store.revisions import Place, find_place, format_time, split_path
 from store.schema import CommitNumber, TreeId
 from store.tree import commit_of, commit_record, load_commit, tree_record
-from tools.cli import REVISION, repository_option
 from tools.facts import facts_json, load_facts
 from tools.log import heading, message
 from tools.ls import xattrs_text
+from tools.parameters import REVISION, repository_option
 from tools.render import count_text, print_json, printable, quote_path
 
 _SIGNATURES: Final = {"ostree.sign.ed25519": "aay", "ostree.gpgsigs": "aay", "fsview.sign.made": "a(ayay)"}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from tools.cli import REVISION, repository_option
+from tools.parameters import REVISION, repository_option
 from tools.render import print_json, table
 
 if TYPE_CHECKING:

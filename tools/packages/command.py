@@ -12,11 +12,11 @@ from store.database import Reading
 from store.errors import FormatError, FsviewError, NotFoundError
 from store.repository import Repository
 from store.revisions import find_place
-from tools.cli import REVISION, repository_option
 from tools.packages.changes import PackageChanges, Replaced, compare
 from tools.packages.listing import LOOKED_FOR, list_packages
 from tools.packages.package import Package
 from tools.packages.tree import StoredTree
+from tools.parameters import REVISION, repository_option
 from tools.render import json_path, print_json, printable, quote_path, table
 
 

@@ -22,7 +22,7 @@ from store.repository import Repository
 from store.revisions import resolve, split_path
 from store.schema import CommitNumber, id_key
 from store.tree import commit_number, commit_record
-from tools.cli import REVISION, repository_option
+from tools.parameters import REVISION, repository_option
 from tools.render import count_text, print_json, printable, progress
 from tools.signing.ed25519 import PublicKey, SecretKey
 from tools.signing.judging import Verdict, judge

@@ -11,7 +11,7 @@ import click
 
 from store.schema import TreeId
 from store.tree import tree_record
-from tools.cli import REPO_OPTION, named_repository
+from tools.parameters import REPO_OPTION, named_repository
 from tools.render import print_json, progress
 from tools.sysroot.layout import Sysroot
 from tools.sysroot.options import OS_OPTION, SYSROOT_OPTION, open_sysroot, say

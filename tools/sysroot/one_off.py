@@ -15,9 +15,9 @@ from pathlib import Path
 from store.errors import FsviewError
 from store.repository import Repository
 from tools.checkout import checkout
-from tools.cli import find_repository
 from tools.filling import Written
 from tools.linking import LinkCounts
+from tools.parameters import find_repository
 from tools.sysroot.layout import Sysroot
 from tools.sysroot.policy import check_signature
 from tools.sysroot.proof import ContentCheck

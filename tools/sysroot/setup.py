@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from store.repository import Repository
-from tools.cli import REPO_OPTION, located_repository
+from tools.parameters import REPO_OPTION, located_repository
 from tools.render import print_json
 from tools.sysroot.layout import Sysroot
 from tools.sysroot.locking import locked

@@ -11,7 +11,7 @@ from store.errors import NotFoundError, SysrootError
 from store.repository import Repository
 from store.schema import TreeId
 from store.tree import tree_record
-from tools.cli import RevisionType
+from tools.parameters import RevisionType
 from tools.render import print_json, progress
 from tools.sysroot.deploy import MergeOptions, Options, deploy
 from tools.sysroot.layout import Stateroot
