@@ -141,7 +141,8 @@ def test_reading_commands_import_only_what_they_need(run_fsview: RunFsview, rele
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "store.database" in loaded
     assert {name for name in loaded if name.split(".")[0] in HEAVY or name in HEAVY} == set()
-    assert not {name for name in loaded if name.startswith("tools.")} - {"tools.cli", "tools.parameters", "tools.render"}
+    ours = {"tools.cli", "tools.parameters", "tools.render"}
+    assert not {name for name in loaded if name.startswith("tools.")} - ours
 
 
 def test_help_imports_no_command(run_fsview: RunFsview) -> None:

@@ -14,93 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from store.errors import ConflictError, SysrootError
-from tests.marks import needs_root
+from tests.sysroot.etc_sides import Etc, Link, Tree, conflicts, read, write
 from tools.sysroot.etc_changes import Change, Kind, find_changes
 from tools.sysroot.etc_merge import Merge, fingerprint, merge_etc
-
-Tree = Mapping[str, Any]  # name: text, or (text, mode), or {…}, or Link(…)
-
-
-class Link(str):
-    """A symlink's target."""
-
-
-def write(top: Path, tree: Tree) -> Path:
-    """Make a directory as *tree* says."""
-    top.mkdir(exist_ok=True)
-    for name, value in tree.items():
-        at = top / name
-        if isinstance(value, Link):
-            at.symlink_to(value)
-        elif isinstance(value, Mapping):
-            write(at, value)
-        else:
-            text, mode = value if isinstance(value, tuple) else (value, 0o644)
-            at.write_text(text)
-            at.chmod(mode)
-    return top
-
-
-def read(top: Path) -> dict[str, Any]:
-    """Return what `write` was given; modes only where they are not 0644."""
-    found: dict[str, Any] = {}
-    for at in sorted(top.iterdir()):
-        mode = at.lstat().st_mode & 0o7777
-        if at.is_symlink():
-            found[at.name] = Link(os.readlink(at))
-        elif at.is_dir():
-            found[at.name] = read(at)
-        else:
-            found[at.name] = at.read_text() if mode == 0o644 else (at.read_text(), mode)
-    return found
-
-
-class Etc:
-    """Three sides and a target in one directory."""
-
-    def __init__(self, top: Path, old: Tree, own: Tree, new: Tree) -> None:
-        self.own = write(top / "own", old)
-        self.old = top / "old"
-        shutil.copytree(self.own, self.old, symlinks=True)
-        _become(self.own, old, own)
-        self.new, self.target = write(top / "new", new), top / "target"
-
-    def merge(self, *, text: bool = False) -> tuple[Merge, dict[str, Any]]:
-        """Merge; what is only told must be what is done."""
-        told = merge_etc(self.old, self.own, self.new, None, text=text)
-        shutil.copytree(self.new, self.target, symlinks=True)
-        done = merge_etc(self.old, self.own, self.new, self.target, text=text)
-        assert told == done
-        return done, read(self.target)
-
-
-def _become(top: Path, old: Tree, own: Tree) -> None:
-    """Change a directory from *old* to *own*, touching nothing else."""
-    for name in old.keys() - own.keys():
-        _remove(top / name)
-    for name, value in own.items():
-        before = old.get(name)
-        if before == value and type(before) is type(value):
-            continue
-        if isinstance(before, Mapping) and isinstance(value, Mapping):
-            _become(top / name, before, value)
-            continue
-        if name in old:
-            _remove(top / name)
-        write(top, {name: value})
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
-
-
-def conflicts(merge: Merge) -> list[tuple[str, str | None]]:
-    """Return path and what is beside, of each conflict."""
-    return [(os.fsdecode(one.path), os.fsdecode(one.beside) if one.beside else None) for one in merge.conflicts]
-
 
 D: dict[str, Any] = {"x": "1"}
 NEW = ".fsview-new"
@@ -116,6 +32,12 @@ RULES: dict[str, tuple[Tree, Tree, Tree, Tree, list[tuple[str, str | None]]]] = 
         {"a": "1"}, {"a": "2"}, {"a": D}, {"a": "2", "a" + NEW: D}, [("a", "a" + NEW)]),
     "changed here, a symlink there": (
         {"a": "1"}, {"a": "2"}, {"a": Link("b")}, {"a": "2", "a" + NEW: Link("b")}, [("a", "a" + NEW)]),
+    "mode here, a symlink there": (
+        {"a": "1"}, {"a": ("1", 0o600)}, {"a": Link("b")}, {"a": ("1", 0o600), "a" + NEW: Link("b")},
+        [("a", "a" + NEW)]),
+    "a file made a symlink, mode there": (
+        {"a": "1"}, {"a": Link("b")}, {"a": ("1", 0o600)}, {"a": Link("b"), "a" + NEW: ("1", 0o600)},
+        [("a", "a" + NEW)]),
     "a symlink made a file, retargeted there": (
         {"a": Link("b")}, {"a": ("2", 0o600)}, {"a": Link("c")}, {"a": ("2", 0o600), "a" + NEW: Link("c")},
         [("a", "a" + NEW)]),
@@ -195,7 +117,7 @@ def test_texts_whose_changes_do_not_overlap(tmp_path: Path) -> None:
     assert (merge.text_merged, merge.conflicts) == ([b"a"], [])
 
 
-@pytest.mark.parametrize("new", [OWN_TEXT.lower().replace("one", "uno"), "\0" + OLD_TEXT])
+@pytest.mark.parametrize("new", [OWN_TEXT.lower().replace("one", "uno"), "\0" + OLD_TEXT, OLD_TEXT * 999 + "\0"])
 def test_texts_that_overlap_and_what_is_no_text(new: str, tmp_path: Path) -> None:
     merge, result = Etc(tmp_path, {"a": OLD_TEXT}, {"a": OWN_TEXT}, {"a": new}).merge(text=True)
     assert (result, merge.text_merged) == ({"a": OWN_TEXT, "a" + NEW: new}, [])
@@ -208,33 +130,18 @@ def test_without_git_texts_are_not_merged_at_all(tmp_path: Path, monkeypatch: py
         merge_etc(etc.old, etc.own, etc.new, None, text=True)
 
 
-def test_directories_keep_what_the_admin_made_of_them(tmp_path: Path) -> None:
-    etc = Etc(tmp_path, {"d": {}, "e": {}}, {"d": {}, "e": {}}, {"d": {"x": "1"}, "e": {}})
-    (etc.own / "d").chmod(0o700)
-    (etc.new / "e").chmod(0o711)
-    os.setxattr(etc.own / "e", b"user.note", b"mine")
-    etc.own.chmod(0o750)
-    merge, result = etc.merge()
-    modes = [(etc.target / name).stat().st_mode & 0o7777 for name in ("d", "e", ".")]
-    assert (modes, result["d"]) == ([0o700, 0o711, 0o750], {"x": "1"})
-    assert os.getxattr(etc.target / "e", b"user.note") == b"mine"
-    assert (merge.modified, merge.conflicts) == (3, [])
+def test_etc_itself_has_a_name_in_conflicts(tmp_path: Path) -> None:
+    etc = Etc(tmp_path, {}, {}, {})
+    etc.own.chmod(0o700)
+    etc.new.chmod(0o711)
+    assert conflicts(merge_etc(etc.old, etc.own, etc.new, None)) == [(".", None)]
 
 
-@needs_root
-def test_owners_and_xattrs_of_files(tmp_path: Path) -> None:
-    etc = Etc(tmp_path, {"a": "1", "b": "1"}, {"a": "1", "b": "1"}, {"a": "2", "b": "2"})
-    os.chown(etc.own / "a", 10, 20)
-    os.setxattr(etc.own / "b", b"user.note", b"mine")
-    os.setxattr(etc.new / "b", b"user.other", b"theirs")
-    merge, result = etc.merge()
-    status = (etc.target / "a").stat()
-    assert (status.st_uid, status.st_gid, result, merge.conflicts) == (10, 20, {"a": "2", "b": "2"}, [])
-    assert sorted(os.listxattr(etc.target / "b")) == ["user.note", "user.other"]
-    os.setxattr(etc.new / "b", b"user.note", b"theirs")
-    assert [one.what for one in merge_etc(etc.old, etc.own, etc.new, None).conflicts] == [
-        "xattr user.note changed on both sides"
-    ]
+def test_long_names_that_are_cut_alike(tmp_path: Path) -> None:
+    one, other = "n" * 254 + "1", "n" * 254 + "2"
+    merge, result = Etc(tmp_path, {one: "1", other: "1"}, {}, {one: "3", other: "4"}).merge()
+    beside = [next_to for _, next_to in conflicts(merge)]
+    assert result == dict(zip(beside, ("3", "4"), strict=True))
 
 
 def test_long_names_and_names_that_are_no_text(tmp_path: Path) -> None:
@@ -267,7 +174,7 @@ def test_symlinks_are_never_followed(tmp_path: Path) -> None:
     assert read(outside) == {"a": "1"}
     (tmp_path / "mode").mkdir()
     mode_here = Etc(tmp_path / "mode", {"f": "1"}, {"f": ("1", 0o600)}, {"f": Link(str(outside / "a"))})
-    assert mode_here.merge()[1] == {"f": Link(str(outside / "a"))}
+    assert mode_here.merge()[1] == {"f": ("1", 0o600), "f" + NEW: Link(str(outside / "a"))}
     assert read(outside) == {"a": "1"}
     (tmp_path / "link").symlink_to(etc.own)
     with pytest.raises(SysrootError, match="a symlink, where an /etc should be"):
@@ -287,6 +194,27 @@ def test_what_goes_away_meanwhile_is_a_conflict(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("tools.sysroot.etc_writing.os.lstat", lstat)
     with pytest.raises(ConflictError, match="went away"):
         merge_etc(etc.old, etc.own, etc.new, etc.target)
+
+
+@pytest.mark.parametrize("swapped", ["d", "d/e"])
+def test_who_owns_a_directory_cannot_lead_the_merge_elsewhere(
+    swapped: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = write(tmp_path / "secret", {"e": {"x": "secret"}, "x": "secret"})
+    etc = Etc(tmp_path, {}, {"d": {"e": {"x": "1"}}}, {})
+    shutil.copytree(etc.new, etc.target)
+
+    def mkdir(path: Any, *rest: Any) -> None:
+        if os.fsencode(path) == os.fsencode(etc.target / "d" / "e"):  # d/e was seen, what is in it not yet
+            (etc.own / swapped).rename(tmp_path / "away")
+            (etc.own / swapped).symlink_to(secret)
+        real(path, *rest)
+
+    real = os.mkdir
+    monkeypatch.setattr("tools.sysroot.etc_writing.os.mkdir", mkdir)
+    with pytest.raises(ConflictError, match="while /etc was merged"):
+        merge_etc(etc.old, etc.own, etc.new, etc.target)
+    assert list((etc.target / "d" / "e").iterdir()) == []
 
 
 def test_fingerprints(tmp_path: Path) -> None:
@@ -331,8 +259,7 @@ def test_nothing_is_lost_without_a_word(old: Tree, own: Tree, new: Tree) -> None
             for old_one, own_one, new_one, found in zip(
                 *(tree.get(path, _NOTHING) for tree in (before, mine, theirs, merged)), strict=True
             ):
-                is_mode_of_link = found is None and isinstance(merged.get(path, _NOTHING)[0], tuple)
-                assert found == (own_one if own_one != old_one else new_one) or is_mode_of_link, path
+                assert found == (own_one if own_one != old_one else new_one), path
         modes = {0o644, None, *(mode for tree in (before, mine, theirs) for _, mode in tree.values())}
         assert modes >= {mode for _, mode in merged.values()}
         for one in merge.conflicts:

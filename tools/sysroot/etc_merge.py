@@ -8,6 +8,7 @@ table. ostree's merge takes the admin's file whole, and doesn't tell.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from store.errors import ConflictError
 from tools.render import quote_path
 from tools.sysroot.etc_changes import settled_ns
 from tools.sysroot.etc_text import merge_text
-from tools.sysroot.etc_tree import NO_MODE, Attributes, Node, has_same_content, is_same_tree, top
+from tools.sysroot.etc_tree import ACL, Attributes, Node, has_same_content, is_same_tree, top
 from tools.sysroot.etc_writing import Target, whose_is
 
 
@@ -99,7 +100,7 @@ class _Merger:
             self._deleted(name, old, new, taken)
         elif own.is_special:
             self.result.skipped.append(name)
-        elif old is None or old.is_directory != own.is_directory:
+        elif old is None or old.kind != own.kind:
             self._replaced(name, old, own, new, taken)
         elif own.is_directory:
             self._changed_directory(name, old, own, new, taken)
@@ -116,7 +117,7 @@ class _Merger:
             self._conflict(name, "deleted here, changed by the new release", self.target.set_aside(name, taken))
 
     def _replaced(self, name: bytes, old: Node | None, own: Node, new: Node | None, taken: set[bytes]) -> None:
-        """What the admin added, or made a directory of, or no directory any more."""
+        """What the admin added, or made another kind of thing."""
         if new is not None and own.is_directory and new.is_directory:
             if own.attributes != new.attributes:
                 self._conflict(name, f"new on both sides, {_differing(own.attributes, new.attributes)}", None)
@@ -157,8 +158,8 @@ class _Merger:
         is_mine = not has_same_content(old, own, self._settled)
         if not is_mine and old.attributes == own.attributes:
             return  # the new release's, whatever that is
-        if new is None or new.is_directory:
-            how = "removed" if new is None else "made a directory"
+        if new is None or new.kind != own.kind:
+            how = "removed" if new is None else f"made {new.what}"
             beside = None if new is None else self.target.set_aside(name, taken)
             self._conflict(name, f"changed here, {how} by the new release", beside)
             self.result.modified += 1
@@ -196,16 +197,14 @@ class _Merger:
         mode, owner = new.attributes.mode, new.attributes.owner
         before, mine, theirs = old.attributes, own.attributes, new.attributes
         contested = []
-        if mine.mode not in (NO_MODE, before.mode):
-            contested += ["mode"] if theirs.mode not in (NO_MODE, before.mode, mine.mode) else []
-            mode = mine.mode
-        if mode == NO_MODE:  # the release has a symlink there; what is kept may be the admin's file
+        was, now = dict(before.xattrs), dict(mine.xattrs)
+        if mine.mode != before.mode or was.get(ACL) != now.get(ACL):  # a mode takes from an ACL what it doesn't permit
+            contested += ["mode"] if theirs.mode not in (before.mode, mine.mode) else []
             mode = mine.mode
         if mine.owner != before.owner:
             contested += ["owner"] if theirs.owner not in (before.owner, mine.owner) else []
             owner = mine.owner
         xattrs = dict(theirs.xattrs)
-        was, now = dict(before.xattrs), dict(mine.xattrs)
         for key in was.keys() | now.keys():
             if was.get(key) != now.get(key):
                 if xattrs.get(key) not in (was.get(key), now.get(key)):
@@ -217,7 +216,7 @@ class _Merger:
         return Attributes(mode, owner, tuple(sorted(xattrs.items())))
 
     def _conflict(self, name: bytes, what: str, beside: bytes | None) -> None:
-        self.result.conflicts.append(Conflict(name, what, "yours", beside))
+        self.result.conflicts.append(Conflict(name or b".", what, "yours", beside))
 
 
 def _is_left_over(
@@ -251,5 +250,7 @@ def _digest(update: Callable[[bytes], object], node: Node) -> None:
 def _gone_is_a_conflict() -> Iterator[None]:
     try:
         yield
-    except FileNotFoundError as error:
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):  # ELOOP: a symlink, where a file was
+            raise
         raise ConflictError(f"{error.filename!r} went away while /etc was merged; try again") from error

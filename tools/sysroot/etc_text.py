@@ -33,4 +33,6 @@ def merge_text(old: Node, own: Node, new: Node) -> bytes | None:
     finally:
         for file in files:
             os.close(file)
-    return done.stdout if done.returncode == 0 else None  # else the number of overlaps, or 255 for binary files
+    if done.returncode != 0 or b"\0" in done.stdout:  # the number of overlaps; git seeks a NUL only at the beginning
+        return None
+    return done.stdout

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, NamedTuple
 
-from store.errors import SysrootError
+from store.errors import ConflictError, SysrootError
 from store.objects import Xattrs
 from tools.recipe import read_xattrs
 from tools.render import quote_path
 
 PIECE_BYTES: Final = 1 << 20
 NO_MODE: Final = -1
+ACL: Final = b"system.posix_acl_access"
 _KINDS: Final = {stat.S_IFREG: "a file", stat.S_IFDIR: "a directory", stat.S_IFLNK: "a symlink"}
 
 
@@ -70,11 +71,22 @@ class Node:
         return Attributes(mode, (self.status.st_uid, self.status.st_gid), self.xattrs)
 
     def children(self) -> dict[bytes, Node]:
-        """Return what is in it by name; nothing if it is no directory."""
+        """Return what is in it by name; nothing if it is no directory.
+
+        Raises:
+            ConflictError: it is another directory now: who owns one above it may have led us elsewhere.
+        """
         if not self.is_directory:
             return {}
-        with os.scandir(self.path) as entries:
-            return {entry.name: Node(entry.path, entry.stat(follow_symlinks=False)) for entry in entries}
+        here = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            if not os.path.samestat(os.fstat(here), self.status):
+                raise ConflictError(f"{quote_path(self.path)} was replaced while /etc was merged; try again")
+            with os.scandir(here) as entries:
+                found = {os.fsencode(entry.name): entry.stat(follow_symlinks=False) for entry in entries}
+        finally:
+            os.close(here)
+        return {name: Node(os.path.join(self.path, name), status) for name, status in found.items()}
 
     def open(self) -> int:
         """Open a regular file, and only that."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,7 @@ from tools.sysroot.etc_tree import NO_MODE, PIECE_BYTES, Attributes, Node, look
 SUFFIX: Final = b".fsview-new"
 _BESIDE: Final = re.compile(rb"(.+)%s(?:\.[1-9][0-9]*)?" % re.escape(SUFFIX), re.DOTALL)
 _NAME_BYTES_MAX: Final = 255
+_OF_USERS: Final = (b"user.", b"system.posix_acl_")  # xattrs that an owner may set
 _STEP_NS: Final = 10**9
 
 
@@ -38,8 +40,9 @@ class Target:
             os.unlink(at)
 
     def set_aside(self, name: bytes, taken: set[bytes]) -> bytes:
-        """Rename what the new release has at *name*; return where to. *taken*: names that others will have."""
+        """Rename what the new release has at *name*; return where to. *taken*: names that others have; that, too."""
         beside = free_name(name, taken)
+        taken.add(beside)  # of two long names the same may be left
         if self._path is not None:
             os.rename(self._writable(name), self._at(beside))
         return beside
@@ -117,13 +120,14 @@ class Target:
     def _set(self, at: bytes, wanted: Attributes) -> None:
         node = look(at)
         assert node is not None
-        if self._owns and node.attributes.owner != wanted.owner:
-            os.chown(at, *wanted.owner, follow_symlinks=False)
+        if node.attributes.owner != wanted.owner:
+            with nullcontext() if self._owns else suppress(PermissionError):  # a user may give a file another group
+                os.chown(at, *wanted.owner, follow_symlinks=False)
         have, want = dict(node.xattrs), dict(wanted.xattrs)
         for key in have.keys() - want.keys():
             os.removexattr(at, key, follow_symlinks=False)
         for key, value in want.items():
-            if have.get(key) != value and (self._owns or key.startswith(b"user.")):
+            if have.get(key) != value and (self._owns or key.startswith(_OF_USERS)):
                 os.setxattr(at, key, value, follow_symlinks=False)
         if not stat.S_ISLNK(node.status.st_mode):  # which has no mode, and leads elsewhere; after chown drops setuid
             assert wanted.mode != NO_MODE, at
