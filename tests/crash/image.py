@@ -13,25 +13,40 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-_BYTES = 96 << 20
-_OPTIONS = "noauto_da_alloc,noatime,commit=300"
+
+@dataclass(frozen=True)
+class FileSystem:
+    """How a file system is made and mounted."""
+
+    size: int  # bytes; its smallest
+    make: tuple[str, ...]
+    options: str
 
 
-def make_image(path: Path) -> Path:
-    """Make an image with an empty ext4."""
+EXT4 = FileSystem(
+    96 << 20,
+    ("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0"),
+    "noauto_da_alloc,noatime,commit=300",
+)
+XFS = FileSystem(340 << 20, ("mkfs.xfs", "-q", "-f"), "noatime")
+
+
+def make_image(path: Path, kind: FileSystem = EXT4) -> Path:
+    """Make an image with an empty file system."""
     with path.open("wb") as file:
-        file.truncate(_BYTES)
-    subprocess.run(["mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", path], check=True)
+        file.truncate(kind.size)
+    subprocess.run([*kind.make, path], check=True)
     return path
 
 
 @contextmanager
-def mounted(image: Path, point: Path) -> Iterator[Path]:
+def mounted(image: Path, point: Path, kind: FileSystem = EXT4) -> Iterator[Path]:
     """Mount *image* at *point*, replaying its journal, for the length of the block."""
     point.mkdir(exist_ok=True)
-    subprocess.run(["mount", "-o", f"loop,{_OPTIONS}", image, point], check=True)
+    subprocess.run(["mount", "-o", f"loop,{kind.options}", image, point], check=True)
     try:
         yield point
     finally:
@@ -74,4 +89,6 @@ def _writes(point: Path) -> tuple[int, ...]:
 
 def is_possible() -> bool:
     """Whether this machine can make and mount such images."""
-    return os.geteuid() == 0 and shutil.which("mkfs.ext4") is not None and os.path.exists("/dev/loop-control")
+    return (
+        os.geteuid() == 0 and all(map(shutil.which, ("mkfs.ext4", "mkfs.xfs"))) and os.path.exists("/dev/loop-control")
+    )

@@ -27,7 +27,7 @@ from tests.crash.image import copy_image, fail_power, is_possible, make_image, m
 from tests.crash.rig import Moments, Stand, measure, start
 
 if not is_possible():
-    pytest.skip("mounting images takes root, mkfs.ext4 and loop devices", allow_module_level=True)
+    pytest.skip("mounting images takes root, mkfs.ext4, mkfs.xfs and loop devices", allow_module_level=True)
 
 
 class Laboratory:

@@ -11,14 +11,15 @@ import shutil
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from tests.checking import assert_sound
 from tests.conftest import Tell
-from tests.crash.image import copy_image, fail_power, is_possible, make_image, mounted
+from tests.crash.image import EXT4, XFS, FileSystem, copy_image, fail_power, is_possible, make_image, mounted
 from tests.running import RunFsview
 from tests.sysroot.forked import start_cli
 from tests.sysroot.killing import State, assert_tidy, assert_whole, kept_refs, look, watch
@@ -26,7 +27,7 @@ from tests.sysroot.rig import Machine, release
 from tools.sysroot.layout import Stateroot, Sysroot
 
 if not is_possible():
-    pytest.skip("mounting images takes root, mkfs.ext4 and loop devices", allow_module_level=True)
+    pytest.skip("mounting images takes root, mkfs.ext4, mkfs.xfs and loop devices", allow_module_level=True)
 
 COMMANDS = (
     ("deploy", "os/c"),
@@ -41,10 +42,11 @@ COMMANDS = (
 class Laboratory:
     """A machine on an image, and what a power failure would have left of it."""
 
-    def __init__(self, run_fsview: RunFsview, where: Path) -> None:
-        self._where, self._disk, self._home = where, where / "disk", where / "home"
+    def __init__(self, run_fsview: RunFsview, where: Path, kind: FileSystem) -> None:
+        self._where, self._disk, self._home, self._kind = where, where / "disk", where / "home", kind
         self._home.mkdir()
-        with mounted(make_image(where / "clean"), self._disk):
+        make_image(where / "clean", kind)
+        with self._mounted("clean"):
             self.machine = _make_machine(run_fsview, self._disk)
         self.seen: Counter[str] = Counter()
 
@@ -56,7 +58,7 @@ class Laboratory:
     def measure(self, words: Sequence[str]) -> Trial:
         """Run a command to its end, and let the power fail then: what it said that it did must be there."""
         copy_image(self._where / "clean", self._where / "image")
-        with mounted(self._where / "image", self._disk) as disk:
+        with self._mounted("image") as disk:
             old, begun_s = look(self.stateroot), time.monotonic()
             assert self._run(words) == 0, (self._home / "err").read_text()
             trial = Trial(words, old, look(self.stateroot), self._stages(), time.monotonic() - begun_s)
@@ -81,7 +83,7 @@ class Laboratory:
 
     def _fail(self, trial: Trial, stop: Callable[[int], None], number: int) -> None:
         copy_image(self._where / "clean", self._where / "image")
-        with mounted(self._where / "image", self._disk) as disk:
+        with self._mounted("image") as disk:
             pid = self._start(trial.words, number)
             try:
                 stop(pid)
@@ -93,8 +95,11 @@ class Laboratory:
         found = self._judge(trial)
         self.seen[f"{trial.words[0]:9} {stage:12} {'old' if found.current == trial.old.current else 'new'}"] += 1
 
+    def _mounted(self, name: str) -> AbstractContextManager[Path]:
+        return mounted(self._where / name, self._disk, self._kind)
+
     def _judge(self, trial: Trial) -> State:
-        with mounted(self._where / "copy", self._disk):
+        with self._mounted("copy"):
             found = assert_whole(self.stateroot, trial.old, trial.new)
             for words in (("cleanup", "--keep", "99"), ("rollback",), ("deploy", "os/a")):
                 assert self._run(words) == 0, f"{words}: {(self._home / 'err').read_text()}"
@@ -138,7 +143,7 @@ def _kill(pid: int) -> None:
 
 
 def _make_machine(run_fsview: RunFsview, disk: Path) -> Machine:
-    shutil.rmtree(disk / "lost+found")
+    shutil.rmtree(disk / "lost+found", ignore_errors=True)
     machine = Machine.make(run_fsview, disk)
     for second, ref in enumerate(("os/a", "os/b", "os/c")):
         machine.commit(ref, release(ref, {f"in-{ref[-1]}": b"x"}), second=second)
@@ -154,10 +159,10 @@ def _make_machine(run_fsview: RunFsview, disk: Path) -> Machine:
     return machine
 
 
-@pytest.fixture
-def laboratory(run_fsview: RunFsview, quick_path: Path) -> Iterator[Laboratory]:
+@pytest.fixture(params=[EXT4, XFS], ids=["ext4", "xfs"])
+def laboratory(request: pytest.FixtureRequest, run_fsview: RunFsview, quick_path: Path) -> Laboratory:
     """Return a laboratory whose machine has three generations, the first with a snapshot of /var."""
-    yield Laboratory(run_fsview, quick_path)
+    return Laboratory(run_fsview, quick_path, request.param)
 
 
 def test_what_was_reported_survives(laboratory: Laboratory) -> None:
