@@ -31,7 +31,7 @@ EXT4 = FileSystem(
     ("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0"),
     "noauto_da_alloc,noatime,commit=300",
 )
-XFS = FileSystem(340 << 20, ("mkfs.xfs", "-q", "-f"), "noatime")
+XFS = FileSystem(340 << 20, ("mkfs.xfs", "-q", "-f"), "noatime,nouuid")  # a copy has the UUID of its original
 
 
 def make_image(path: Path, kind: FileSystem = EXT4) -> Path:
@@ -50,6 +50,7 @@ def mounted(image: Path, point: Path, kind: FileSystem = EXT4) -> Iterator[Path]
     try:
         yield point
     finally:
+        subprocess.run(["sync", "-f", point], check=True)  # a sandbox that began meanwhile may have it mounted, too
         _unmount(point)
 
 

@@ -159,7 +159,7 @@ def _make_machine(run_fsview: RunFsview, disk: Path) -> Machine:
     return machine
 
 
-@pytest.fixture(params=[EXT4, XFS], ids=["ext4", "xfs"])
+@pytest.fixture(params=[EXT4, pytest.param(XFS, marks=pytest.mark.torture)], ids=["ext4", "xfs"])
 def laboratory(request: pytest.FixtureRequest, run_fsview: RunFsview, quick_path: Path) -> Laboratory:
     """Return a laboratory whose machine has three generations, the first with a snapshot of /var."""
     return Laboratory(run_fsview, quick_path, request.param)
