@@ -29,6 +29,7 @@ from hypothesis import settings
 from store.repository import SETTINGS_FILE
 from tests.checking import assert_sound
 from tests.leaks import TOKEN_NAME, LeakGuard
+from tests.marks import HAS_FUSE, NO_FUSE
 from tests.nobody import NOBODY
 from tests.running import PROJECT, RunFsview, run_cli
 from tests.trees import Spec, build_tree
@@ -113,8 +114,8 @@ def make_repo(run_fsview: RunFsview, tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture
 def mount_view(run_fsview: RunFsview, tmp_path: Path) -> Iterator[MountView]:
     """Return a function: (repo, *options) -> the mount point; unmounted by `fsview umount` at the end."""
-    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
-        pytest.skip("/dev/fuse is missing or may not be used here")
+    if not HAS_FUSE:
+        pytest.skip(NO_FUSE)
     mounts: list[Path] = []
 
     def mount(repo: Path, *options: str) -> Path:

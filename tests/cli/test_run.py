@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import MountView, TreeFactory
-from tests.marks import needs_root
+from tests.marks import needs_fuse, needs_root
 from tests.nobody import run_as_nobody
 from tests.running import PROJECT, RunFsview, clean_environment, run_cli
 from tests.trees import Directory, File, Node, Spec, Symlink, build_tree
@@ -34,9 +34,7 @@ APPLETS = ("sh", "cat", "ls", "touch", "id", "sleep", "mount", "readlink", "stat
 PROGRAM = File(BUSYBOX.read_bytes(), mode=0o755)
 PROGRAMS: Spec = {"busybox": PROGRAM, **{name: Symlink("busybox") for name in APPLETS}}
 
-pytestmark = [
-    pytest.mark.skipif(not os.access("/dev/fuse", os.R_OK | os.W_OK), reason="/dev/fuse can't be used here"),
-]
+pytestmark = needs_fuse
 
 
 def _tree(version: str) -> dict[str, Node]:

@@ -10,6 +10,7 @@ import os
 import random
 from collections.abc import Callable, Iterator
 from enum import IntEnum
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -100,7 +101,7 @@ def _operations(repository: Repository) -> Iterator[tuple[Key, Callable[[], obje
     for text in commits:
         keys += [("show", text), ("detached", text), ("ls", text), *(("entry", text, path) for path in paths[text])]
     for key in keys:
-        yield key, lambda key=key: perform(repository, key)  # type: ignore[misc]
+        yield key, partial(perform, repository, key)
 
 
 def perform(repository: Repository, key: Key) -> object:

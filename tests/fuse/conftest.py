@@ -18,6 +18,7 @@ import pytest
 
 from tests.conftest import TreeFactory
 from tests.leaks import LeakGuard
+from tests.marks import HAS_FUSE, NO_FUSE
 from tests.running import RunFsview, run_cli
 from tests.trees import File, Spec, Symlink, build_tree, sample_tree
 
@@ -66,8 +67,8 @@ class Sample:
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory, _run_guard: LeakGuard) -> Iterator[Sample]:
     """Return a repository with three commits, mounted."""
-    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
-        pytest.skip("/dev/fuse is missing or may not be used here")
+    if not HAS_FUSE:
+        pytest.skip(NO_FUSE)
     home = tmp_path_factory.mktemp("fuse")
     trees = {
         "rel/1": build_tree(home / "one", {**sample_tree(), "equal": EQUAL, **CHANGING}),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from store.database import Writing
 from store.repository import Repository
 from store.schema import id_key
 from tests.conftest import MountView, TreeFactory
@@ -46,9 +47,11 @@ def _spoil(repo: Path, table: bytes, key: bytes) -> None:
     with Repository.open(repo) as repository:
         database = repository.database
 
-        def body(writing: object) -> None:
-            txn, handle = writing._txn, writing._handles[table]  # type: ignore[attr-defined]
-            value = bytearray(txn.get(key, db=handle))
+        def body(writing: Writing) -> None:
+            txn, handle = writing._txn, writing._handles[table]
+            stored = txn.get(key, db=handle)
+            assert stored is not None
+            value = bytearray(stored)
             value[4] ^= 1
             txn.put(key, bytes(value), db=handle)
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from tests.conftest import MountView
 from tests.forge import Forge, forge
 from tests.fuse.conftest import run
 from tests.leaks import LeakGuard
+from tests.marks import HAS_FUSE, NO_FUSE
 from tests.running import RunFsview, run_cli
 
 DAY_S = 1_763_892_900  # 2025-11-23T10:15:00Z
@@ -81,8 +83,8 @@ def lived(tmp_path: Path, mount_view: MountView) -> Iterator[Lived]:
 @pytest.fixture(scope="module")
 def settled(tmp_path_factory: pytest.TempPathFactory, _run_guard: LeakGuard) -> Iterator[Lived]:
     """Return one that nobody changes."""
-    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
-        pytest.skip("/dev/fuse is missing or may not be used here")
+    if not HAS_FUSE:
+        pytest.skip(NO_FUSE)
     home = tmp_path_factory.mktemp("views")
     with _lived(home / "repo") as made:
         made.point = home / "mnt"
@@ -99,9 +101,13 @@ def _lived(path: Path) -> Iterator[Lived]:
     with Repository.create(path) as repository:
         made = Lived(repository, Path(), [])
         for number, content in enumerate((b"one\n", b"two\n", LARGE)):
-            made.commit(lambda work, c=content, n=number: _tree(work, c, n), time_s=DAY_S + 3600 * number)  # type: ignore[misc]
+            made.commit(partial(_tree, content=content, number=number), time_s=DAY_S + 3600 * number)
         made.point_at("origin:b/main", 1)
         yield made
+
+
+def _numbered(work: Forge, number: int) -> Checksum:
+    return work.tree({b"n": work.file(b"%d" % number)})
 
 
 def _tree(work: Forge, content: bytes, number: int) -> Checksum:
@@ -204,7 +210,7 @@ def test_new_commits_and_moved_refs_show_at_once_in_every_view(lived: Lived) -> 
     point = lived.point
     for number in range(1, 4):
         time_s = DAY_S + 86400 * number
-        made = lived.commit(lambda work: work.tree({b"n": work.file(b"%d" % number)}), time_s=time_s)  # noqa: B023
+        made = lived.commit(partial(_numbered, number=number), time_s=time_s)
         name = f"2025-11-{23 + number}T101500Z-{made[:8]}"
         assert (point / "history/a/main" / name / "n").read_text() == str(number)
         assert os.listdir(point / f"by-date/2025/11/{23 + number}") == [name]

@@ -17,12 +17,12 @@ from fsview.mountinfo import is_covered
 from fsview.mountpoint import server_pid
 from tests.fuse.conftest import LARGE, Sample, drop_caches
 from tests.fuse.waits import kill_server
-from tests.marks import needs_root
+from tests.marks import needs_fuse, needs_root
 from tests.running import RunFsview, clean_environment
 from tests.snapshots import snapshot
 
 pytestmark = [
-    pytest.mark.skipif(not os.access("/dev/fuse", os.R_OK | os.W_OK), reason="/dev/fuse can't be used here"),
+    needs_fuse,
     needs_root,
 ]
 

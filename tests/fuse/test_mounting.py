@@ -17,12 +17,10 @@ from fsview.mountpoint import server_pid, source_name
 from tests.conftest import MountView, TreeFactory
 from tests.fuse.waits import is_running, kill, kill_server, wait_for
 from tests.leaks import unmount_lazily
-from tests.marks import needs_root
+from tests.marks import needs_fuse, needs_root
 from tests.running import RunFsview, clean_environment
 
-pytestmark = pytest.mark.skipif(
-    not os.access("/dev/fuse", os.R_OK | os.W_OK), reason="/dev/fuse is missing or may not be used here"
-)
+pytestmark = needs_fuse
 
 
 @pytest.fixture

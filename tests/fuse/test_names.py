@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from errno import ENOENT
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -130,7 +131,7 @@ def test_who_moves_a_ref_sees_it_moved(
     with Repository.open(repo) as repository:
         for number in range(40):
             target = CommitNumber(1024 + number % 2)
-            repository.database.write(lambda writing, to=target: set_ref(writing, "r", to, time_s=0, message=""))  # type: ignore[misc]
+            repository.database.write(partial(set_ref, name="r", new=target, time_s=0, message=""))
             assert (point / "refs/r/f").read_text() == str(number % 2)
 
 

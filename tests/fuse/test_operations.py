@@ -8,7 +8,7 @@ import logging
 import os
 import stat
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 import pyfuse3
 import pytest
@@ -19,10 +19,12 @@ from fsview.counters import Counters
 from fsview.nodeid import Ino
 from fsview.operations import Operations, find_ino_offset
 from fsview.rank import Rank
+from fsview.view import View
 from store.errors import ConflictError, CorruptionError, FormatError, NotFoundError
 from store.schema import CommitNumber
 
 NODE = nodeid.directory_node(CommitNumber(1024), Rank(3))
+NOBODY = cast(pyfuse3.RequestContext, None)  # no handler of these asks who it is
 FOUND = Attributes(NODE, Ino(1 << 62 | 77), stat.S_IFDIR | 0o2755, 10, 20, 1025, -1_500_000_000)
 
 
@@ -68,15 +70,15 @@ class Broken:
         return fail
 
 
-def at_work(view: object, ino_offset: int | None) -> Operations:
+def at_work(view: OneNode | Broken, ino_offset: int | None) -> Operations:
     """Return operations that answer from *view*."""
     ops = Operations(ino_offset)
-    ops.begin_work(view, Counters(1).row(0), lambda: None)  # type: ignore[arg-type]
+    ops.begin_work(cast(View, view), Counters(1).row(0), lambda: None)
     return ops
 
 
 REQUESTS: dict[str, Callable[[Any], Awaitable[object]]] = {
-    "lookup": lambda ops: ops.lookup(1, b"x", None),
+    "lookup": lambda ops: ops.lookup(1, b"x", NOBODY),
     "getattr": lambda ops: ops.getattr(1, None),
     "readlink": lambda ops: ops.readlink(1, None),
     "readdir": lambda ops: ops.readdir(1, 0, None),
@@ -116,7 +118,7 @@ def test_nor_does_one_of_a_read(
 ) -> None:
     row = Counters(1).row(0)
     ops = Operations(None)
-    ops.begin_work(Broken(error), row, lambda: None)  # type: ignore[arg-type]
+    ops.begin_work(cast(View, Broken(error)), row, lambda: None)
     assert ops.answer_read(1024, 4096, 10) == (number, b"")
     assert ("read of 10 bytes at 4096" in caplog.text and str(error) in caplog.text) == is_logged
     assert (row.busy_since_ns, row.is_proven) == (0, True)
@@ -130,23 +132,23 @@ def _ino_in_attributes(entry: pyfuse3.EntryAttributes) -> int:
 
 async def test_a_reply_has_both_numbers() -> None:
     ops = at_work(OneNode(), find_ino_offset())
-    entry = await ops.lookup(1, b"there", None)  # type: ignore[arg-type]
+    entry = await ops.lookup(1, b"there", NOBODY)
     assert (entry.st_ino, _ino_in_attributes(entry)) == (NODE, FOUND.ino)
     assert entry.attr_timeout > 10**9 and entry.entry_timeout > 10**9
-    entry = await ops.getattr(NODE, None)  # type: ignore[arg-type]
+    entry = await ops.getattr(NODE, NOBODY)
     assert (entry.st_ino, _ino_in_attributes(entry)) == (FOUND.ino, FOUND.ino)
 
 
 async def test_where_it_cant_have_both_it_expires_at_once() -> None:
     ops = at_work(OneNode(), None)
-    entry = await ops.lookup(1, b"there", None)  # type: ignore[arg-type]
+    entry = await ops.lookup(1, b"there", NOBODY)
     assert (entry.st_ino, _ino_in_attributes(entry), entry.attr_timeout) == (NODE, NODE, 0)
-    entry = await ops.getattr(NODE, None)  # type: ignore[arg-type]
+    entry = await ops.getattr(NODE, NOBODY)
     assert entry.st_ino == FOUND.ino and entry.attr_timeout > 10**9
 
 
 async def test_attributes_of_a_reply() -> None:
-    entry = await at_work(OneNode(), None).getattr(NODE, None)  # type: ignore[arg-type]
+    entry = await at_work(OneNode(), None).getattr(NODE, NOBODY)
     assert (entry.st_mode, entry.st_uid, entry.st_gid, entry.st_nlink) == (stat.S_IFDIR | 0o2755, 10, 20, 1)
     assert (entry.st_size, entry.st_blocks, entry.generation) == (1025, 3, 0)
     assert entry.st_mtime_ns == entry.st_ctime_ns == entry.st_atime_ns == -1_500_000_000
@@ -154,16 +156,16 @@ async def test_attributes_of_a_reply() -> None:
 
 async def test_what_is_not_there_is_remembered_only_where_nothing_comes() -> None:
     ops = at_work(OneNode(), None)
-    entry = await ops.lookup(NODE, b"not there", None)  # type: ignore[arg-type]
+    entry = await ops.lookup(NODE, b"not there", NOBODY)
     assert entry.st_ino == 0 and entry.entry_timeout > 10**9
     with pytest.raises(pyfuse3.FUSEError) as caught:
-        await ops.lookup(nodeid.REFS, b"not there", None)  # type: ignore[arg-type]
+        await ops.lookup(nodeid.REFS, b"not there", NOBODY)
     assert caught.value.errno == errno.ENOENT
 
 
 async def test_requests_that_the_kernel_is_told_never_to_make_again() -> None:
     ops = at_work(OneNode(), None)
-    for request in (ops.flush(1), ops.access(1, os.R_OK, None)):  # type: ignore[arg-type]
+    for request in (ops.flush(1), ops.access(1, os.R_OK, NOBODY)):
         with pytest.raises(pyfuse3.FUSEError) as caught:
             await request
         assert caught.value.errno == errno.ENOSYS
@@ -197,7 +199,7 @@ async def test_a_directory_is_read_to_its_end_and_no_further(
     monkeypatch.setattr(pyfuse3, "readdir_reply", reply)
     while not seen or not ops.is_at_end(NODE, seen[-1][1]):
         before = len(seen)
-        await ops.readdir(NODE, seen[-1][1] if seen else 0, [])  # type: ignore[arg-type]
+        await ops.readdir(NODE, seen[-1][1] if seen else 0, cast(pyfuse3.ReaddirToken, []))
         assert len(seen) > before
     assert [name for name, _ in seen] == [b"%d" % index for index in range(count)]
     assert not any(ops.is_at_end(NODE, cookie) for _, cookie in seen[:-1])

@@ -13,12 +13,12 @@ import pytest
 from tests.conftest import MountView, TreeFactory
 from tests.fuse.conftest import Sample, drop_caches, run
 from tests.leaks import unmount_lazily
-from tests.marks import needs_root
+from tests.marks import needs_fuse, needs_root
 from tests.running import RunFsview
 from tests.snapshots import snapshot
 
 pytestmark = [
-    pytest.mark.skipif(not os.access("/dev/fuse", os.R_OK | os.W_OK), reason="/dev/fuse can't be used here"),
+    needs_fuse,
     needs_root,
 ]
 

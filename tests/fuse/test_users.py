@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -13,12 +12,12 @@ from typing import Any
 import pytest
 
 from tests.conftest import TreeFactory
-from tests.marks import needs_root
+from tests.marks import needs_fuse, needs_root
 from tests.running import RunFsview, clean_environment
 from tests.trees import Directory, File
 
 pytestmark = [
-    pytest.mark.skipif(not os.access("/dev/fuse", os.R_OK | os.W_OK), reason="/dev/fuse can't be used here"),
+    needs_fuse,
     needs_root,
 ]
 

@@ -20,12 +20,12 @@ import pytest
 from fsview.mountpoint import server_pid
 from tests.conftest import MountView, TreeFactory
 from tests.fuse.conftest import drop_caches
-from tests.marks import needs_root
+from tests.marks import needs_fuse, needs_root
 from tests.running import RunFsview
 from tests.trees import Directory, Spec, Symlink
 
 pytestmark = [
-    pytest.mark.skipif(not os.access("/dev/fuse", os.R_OK | os.W_OK), reason="/dev/fuse can't be used here"),
+    needs_fuse,
     needs_root,
 ]
 

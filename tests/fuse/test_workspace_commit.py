@@ -14,7 +14,7 @@ import pytest
 from store.repository import Repository
 from tests.committing import TIME_S, commit_tree
 from tests.conftest import TreeFactory
-from tests.marks import needs_root
+from tests.marks import needs_fuse, needs_root
 from tests.running import RunFsview
 from tests.trees import Directory, File, Spec, Symlink, build_tree
 from tools import commit_source, overlay_source
@@ -23,7 +23,7 @@ from tools.make_commit import WORKSPACE, Committed, Message, TreeSpec, commit
 from tools.sources import DiskOptions
 
 pytestmark = [
-    pytest.mark.skipif(not os.access("/dev/fuse", os.R_OK | os.W_OK), reason="/dev/fuse can't be used here"),
+    needs_fuse,
     needs_root,
 ]
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-from tests.marks import needs_root
+from tests.marks import needs_fuse, needs_root
 from tests.running import PROJECT, clean_environment
 from tests.trees import File, Spec, Symlink, build_tree
 
@@ -30,7 +27,7 @@ def debian(version: str, packages: dict[str, str]) -> Spec:
 
 
 @needs_root
-@pytest.mark.skipif(not os.access("/dev/fuse", os.R_OK | os.W_OK), reason="/dev/fuse can't be used here")
+@needs_fuse
 def test_the_whole_story(tmp_path: Path) -> None:
     trees = [
         build_tree(tmp_path / "base", debian("12.0", {"bash": "5.2", "old": "1"})),
