@@ -40,7 +40,7 @@ KERNEL_NOTES: Final = (b"trusted.overlay.",)
 FUSE_NOTES: Final = (b"trusted.overlay.", b"user.overlay.", b"user.fuseoverlayfs.")
 _WHITEOUT: Final = b".wh."
 _OPAQUE: Final = b".wh..wh..opq"
-_SET_ID_BITS: Final = 0o6000  # which fuse-overlayfs loses of a directory
+_SET_ID_BITS: Final = 0o6000
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +86,11 @@ def open_workspace(
     ownership = Ownership(status.st_uid, status.st_gid, by_mode=True) if workspace.owner_me else AS_COMMITTED
     base = Base(below, root, options.recipe.overlay_notes, not workspace.by_kernel, ownership)
     return UpperDirectory(scan, scan.root, status, base)
+
+
+def _lost_set_id(mode: int, wanted: int) -> bool:
+    """Return whether a mode is the one wanted but for set-ID bits, which fuse-overlayfs drops when it copies up."""
+    return mode | wanted & _SET_ID_BITS == wanted
 
 
 class _Whole:
@@ -149,7 +154,12 @@ class UpperDirectory(DiskDirectory):
         return super()._wanted(kept)
 
     def _recorded_itself(self) -> Recorded | None:
-        return None if self._base.ownership == AS_COMMITTED else self._committed(self._lower, self._status)
+        if self._base.ownership != AS_COMMITTED:
+            return self._committed(self._lower, self._status)
+        mode, lower = self._status.st_mode, self._lower
+        if not self._base.by_names or lower is None or mode == lower.mode or not _lost_set_id(mode, lower.mode):
+            return None
+        return Recorded(self._status.st_uid, self._status.st_gid, lower.mode)
 
     def _recorded(self, name: bytes, status: os.stat_result) -> Recorded | None:
         if self._base.ownership == AS_COMMITTED:
@@ -168,7 +178,7 @@ class UpperDirectory(DiskDirectory):
         if entry is None or stat.S_IFMT(entry.mode) != stat.S_IFMT(status.st_mode):
             return Recorded(*self._owner(), status.st_mode)
         shown, *_ = self._base.ownership.shown(entry.mode, entry.uid, entry.gid)
-        is_kept = (status.st_mode ^ shown) & ~_SET_ID_BITS == 0 if entry.is_directory else status.st_mode == shown
+        is_kept = status.st_mode == shown or (entry.is_directory and _lost_set_id(status.st_mode, shown))
         return Recorded(entry.uid, entry.gid, entry.mode if is_kept else status.st_mode)
 
     def _owner(self) -> tuple[int, int]:
@@ -199,7 +209,8 @@ class UpperDirectory(DiskDirectory):
             return self._base.root
         if _OPAQUE in self._hidden or self._note(b"", b"opaque") == b"y":
             return None
-        # fuse-overlayfs goes by the path alone, even below an opaque directory; and knows no redirects.
+        if self._base.by_names and self._above._lower is None:
+            return None  # it goes by the path alone and knows no redirects
         redirect = self._place if self._base.by_names else self._note(b"", b"redirect") or os.path.basename(self.path)
         with self._base.commit.repository.database.reading() as reading:
             found: Entry | None = None
