@@ -22,8 +22,8 @@ demo: setup-run  ## two releases of Django, compared through a mount
 test: setup  ## all tests but the torture, by as many processes as there are cores
 	@$(BIN)/python -m pytest -n auto --dist worksteal
 
-torture: setup  ## kill it, fill the disk, flip its bits: takes long
-	@$(BIN)/python -m pytest -m torture
+torture: setup  ## kill it, fill the disk, flip its bits, try examples of hypothesis anew: takes long
+	@$(BIN)/python -m pytest -m "torture or hypothesis" --hypothesis-profile=explore
 
 lint: setup  ## ruff, mypy, and the syntax of the shell scripts
 	@$(BIN)/ruff check .

@@ -24,7 +24,7 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from store.repository import SETTINGS_FILE
 from tests.checking import assert_sound
@@ -34,7 +34,11 @@ from tests.nobody import NOBODY
 from tests.running import PROJECT, RunFsview, run_cli
 from tests.trees import Spec, build_tree
 
-settings.register_profile("fsview", deadline=None, print_blob=True)
+# The same examples in each run, so that a red one tells of what was changed; `make torture` looks for new ones.
+settings.register_profile(
+    "fsview", deadline=None, print_blob=True, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("explore", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("fsview")
 
 TreeFactory = Callable[..., Path]  # (spec: Spec | None = None, name: str | None = None) -> Path

@@ -149,6 +149,7 @@ class Editing(RuleBasedStateMachine):
         return commit_tree(self.repository, self.tree, message=message, options=chosen).checksum.hex()
 
 
+@pytest.mark.hypothesis
 def test_edits_between_commits() -> None:
     run_state_machine_as_test(
         Editing, settings=settings(max_examples=12, stateful_step_count=25, suppress_health_check=list(HealthCheck))

@@ -316,6 +316,7 @@ def _merge_for_a_while(*arguments: Any, **named: Any) -> Merge:
         time.sleep(TICK_S)
 
 
+@pytest.mark.hypothesis
 def test_commands_at_random(quick_path: Path) -> None:
     tally = run_machine(quick_path, max_examples=10, stateful_step_count=25)
     assert tally["deploy"] >= 10
