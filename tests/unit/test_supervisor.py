@@ -139,14 +139,15 @@ def test_who_dies_or_hangs_is_replaced(caplog: pytest.LogCaptureFixture, behavio
     assert all(worker.pid != stage.started[0] for worker in counters.workers())
 
 
-def test_who_was_stopped_and_goes_on_is_left_alone() -> None:
+def test_who_was_stopped_and_goes_on_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "_HANGS_AFTER_S", 1.5)
     awake: list[float] = []
 
     def until(stage: Stage) -> bool:
         if not awake and time.monotonic() - stage.times_s[0] > 0.15:
             os.kill(stage.started[0], signal.SIGCONT)
             awake.append(time.monotonic())
-        return bool(awake) and time.monotonic() - awake[0] > 0.6
+        return bool(awake) and time.monotonic() - awake[0] > 1.8
 
     stage = Stage([_stop], until)
     stage.run()
@@ -167,7 +168,5 @@ def test_who_answers_anything_is_never_given_up() -> None:
 
 
 def test_one_that_works_is_enough() -> None:
-    began_s = time.monotonic()
-    stage = Stage([_sleep, _fail], lambda _: time.monotonic() - began_s > 1.0, workers=2)
+    stage = Stage([_sleep, _fail], lambda stage: len(stage.started) > 30, workers=2)
     stage.run()
-    assert len(stage.started) > 12
