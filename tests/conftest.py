@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 import subprocess
 import tempfile
 import uuid
@@ -46,6 +47,11 @@ MountView = Callable[..., Path]  # (repo: Path, *options: str) -> Path
 Tell = Callable[..., None]  # (*lines: str)
 
 _TOLD = "told"
+
+
+def pytest_configure() -> None:
+    """Have Ctrl-C end what tests start, even if a script started the tests with "&", which has it ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -36,6 +36,7 @@ def view(make_repo: Callable[..., Path], run_fsview: RunFsview, tree_factory: Tr
     repo = make_repo()
     run_fsview("commit", "--repo", repo, "-b", "r", tree_factory(TREE))
     run_fsview("mount", "--workers", str(WORKERS), repo, point)
+    wait_for(lambda: len(worker_pids(point)) == WORKERS)  # the first answers while the others begin
     return point
 
 
