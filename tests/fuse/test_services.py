@@ -20,7 +20,7 @@ from fsview.mounted import MountedView, State, mounted_views
 from fsview.mountpoint import server_pid
 from tests.conftest import MountView
 from tests.fuse.conftest import Sample, drop_caches
-from tests.fuse.waits import kill_server
+from tests.fuse.waits import kill_server, wait_for
 from tests.marks import needs_root
 from tests.running import PROJECT, RunFsview, clean_environment
 from tools.mount_helper import run as run_helper
@@ -147,6 +147,7 @@ def _view_at(point: Path) -> MountedView:
 
 def test_what_is_mounted(repo: Path, mount_view: MountView, run_fsview: RunFsview) -> None:
     point, other = mount_view(repo, "--workers", "2"), mount_view(repo, "-o", "root=r:/d,workers=1")
+    wait_for(lambda: all(worker["pid"] for worker in _view_at(point).status["workers"]))
     listed = json.loads(run_fsview("mounts", "--json").stdout)
     one, two = (next(view for view in listed if view["mount"] == str(path)) for path in (point, other))
     assert one["repository"] == two["repository"] == str(repo) and one["state"] == "serving"
