@@ -175,6 +175,8 @@ def nobodys() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="fsview-nobody-") as path:
         os.chmod(path, 0o755)
         os.chown(path, NOBODY, NOBODY)
+        closed = [parent for parent in Path(path).resolve().parents if not parent.stat().st_mode & 0o001]
+        assert not closed, f"{closed[-1]} lets no other user through: set TMPDIR to a directory elsewhere"
         yield Path(path)
 
 
