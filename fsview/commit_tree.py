@@ -29,7 +29,7 @@ from store.database import Reading
 from store.listing import Entry, Listing
 from store.repository import Repository
 from store.schema import GENERATION, CommitNumber, CommitRecord, MetaId, TreeId, id_key
-from store.tree import load_listing, root_entry
+from store.tree import commit_record, load_listing, root_entry
 
 _LISTED_ENTRIES_MAX: Final = 1 << 16  # about 10 MB
 _PLACES_MAX: Final = 1 << 15  # about 20 MB
@@ -171,7 +171,7 @@ class CommitTrees:
         if found is not None:
             return found
         with self._database.reading() as reading:
-            entry = root_entry(reading, _commit_record(reading, commit))
+            entry = root_entry(reading, record_below(reading, commit, directory_node(commit, Rank(0))))
         mtime_ns = self.commit_mtime_ns(entry.mtime_ns // 10**9)
         node = directory_node(commit, Rank(0))
         attributes = self.shown(node, root_ino(commit), entry)._replace(mtime_ns=mtime_ns, name_s=STEADY_NAME_S)
@@ -209,8 +209,13 @@ class CommitTrees:
         return listing
 
 
-def _commit_record(reading: Reading, commit: CommitNumber) -> CommitRecord:
-    value = reading.get(b"commit", id_key(commit))
-    if value is None and commit >= reading.counter("commit"):
-        raise StaleNodeError(directory_node(commit, Rank(0)))
-    return CommitRecord.unpack(value or reading.need(b"commit", id_key(commit)))
+def record_below(reading: Reading, commit: CommitNumber, node: int) -> CommitRecord:
+    """Return the record of the commit that *node* belongs to.
+
+    Raises:
+        StaleNodeError: no commit got this number: the index is older than the node.
+        CorruptionError: the record is damaged, or none.
+    """
+    if reading.get(b"commit", id_key(commit)) is None and commit >= reading.counter("commit"):
+        raise StaleNodeError(node)
+    return commit_record(reading, commit)

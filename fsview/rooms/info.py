@@ -22,6 +22,7 @@ from typing import Final
 
 from fsview.attributes import COOKIES_BEFORE_ENTRIES, FOREVER_S, MOVING_NAME_S, Attributes, Row
 from fsview.commit_names import END_OF_DATES_S
+from fsview.commit_tree import record_below
 from fsview.nodeid import INFO, ROOT, Fixed, Info, StaleNodeError, virtual_node
 from fsview.rooms.commits import commits_after, find_abbreviated, find_commit
 from fsview.rooms.room import Room, is_file_name, is_no
@@ -30,7 +31,8 @@ from store.database import Reading
 from store.gvariant import Variant
 from store.gvariant_text import format_text
 from store.objects import Commit
-from store.schema import CommitNumber, CommitRecord, id_key
+from store.schema import CommitNumber, CommitRecord
+from store.tree import commit_of
 
 _DIRECTORY: Final = 0
 _PARENT, _TREE, _METADATA = 3, 4, 5
@@ -38,21 +40,17 @@ _TREE_DEPTH: Final = 2
 _METADATA_AT: Final = 1024  # items from here on are the metadata, in the commit's order
 
 
-def _commit(record: CommitRecord) -> Commit:
-    return Commit.from_bytes(record.raw)
-
-
 def _subject(reading: Reading, number: CommitNumber, record: CommitRecord) -> str:
-    return _commit(record).subject + "\n"
+    return commit_of(reading, record).subject + "\n"
 
 
 def _body(reading: Reading, number: CommitNumber, record: CommitRecord) -> str:
-    body = _commit(record).body
+    body = commit_of(reading, record).body
     return body if body.endswith("\n") or not body else body + "\n"
 
 
 def _timestamp(reading: Reading, number: CommitNumber, record: CommitRecord) -> str:
-    time_s = _commit(record).timestamp_s
+    time_s = commit_of(reading, record).timestamp_s
     if time_s >= END_OF_DATES_S:
         return f"@{time_s}\n"
     return f"{datetime.fromtimestamp(time_s, UTC):%Y-%m-%dT%H:%M:%SZ}\n"
@@ -118,7 +116,7 @@ class InfoView(Room[Fixed | Info]):
             if isinstance(directory, Fixed):
                 return self._find_commit(reading, name)
             record = self._record(reading, directory)
-            for item, known in self._items(directory, record):
+            for item, known in self._items(directory, commit_of(reading, record)):
                 if known == name:
                     return self._attributes(reading, Info(directory.commit, item), record)
         return None
@@ -133,7 +131,7 @@ class InfoView(Room[Fixed | Info]):
             record = self._record(reading, directory)
             rows = [
                 Row(name, self._attributes(reading, Info(directory.commit, item), record), cookie)
-                for item, name in self._items(directory, record)
+                for item, name in self._items(directory, commit_of(reading, record))
                 if (cookie := item + COOKIES_BEFORE_ENTRIES) > after
             ]
         yield from rows
@@ -149,7 +147,7 @@ class InfoView(Room[Fixed | Info]):
         if isinstance(node, Fixed) or node.item != _PARENT:
             return super().target(node)
         with self._database.reading() as reading:
-            return _target(node, self._record(reading, node))
+            return _target(node, commit_of(reading, self._record(reading, node)))
 
     def content(self, node: Fixed | Info) -> bytes:
         """Return the bytes of a file."""
@@ -166,14 +164,10 @@ class InfoView(Room[Fixed | Info]):
         return None if number is None else self._ground.commit_link(0, number)
 
     def _record(self, reading: Reading, node: Info) -> CommitRecord:
-        value = reading.get(b"commit", id_key(node.commit))
-        if value is None and node.commit >= reading.counter("commit"):
-            raise StaleNodeError(virtual_node(node))
-        return CommitRecord.unpack(value or reading.need(b"commit", id_key(node.commit)))
+        return record_below(reading, node.commit, virtual_node(node))
 
-    def _items(self, directory: Info, record: CommitRecord) -> Iterator[tuple[int, bytes]]:
+    def _items(self, directory: Info, commit: Commit) -> Iterator[tuple[int, bytes]]:
         """Yield what is in the directory of a commit, or of its metadata."""
-        commit = _commit(record)
         if directory.item == _DIRECTORY:
             yield from ((item, name) for item, name in _NAMES if item != _PARENT or commit.parent is not None)
         elif directory.item == _METADATA:
@@ -188,7 +182,7 @@ class InfoView(Room[Fixed | Info]):
         if node.item == _TREE:
             return self._ground.commit_link(_TREE_DEPTH, node.commit)
         if node.item == _PARENT:
-            return self._ground.symlink(number, len(_target(node, record)), mtime_ns, FOREVER_S)
+            return self._ground.symlink(number, len(_target(node, commit_of(reading, record))), mtime_ns, FOREVER_S)
         size = len(self._content(reading, node, record))
         if node.item in _CHANGING:
             return self._ground.file(number, size, self._ground.mtime_ns(), MOVING_NAME_S)
@@ -200,17 +194,16 @@ class InfoView(Room[Fixed | Info]):
         if node.item in _FILES:
             rendered = _FILES[node.item][1](reading, node.commit, record)
             return rendered if isinstance(rendered, bytes) else rendered.encode()
-        metadata = _commit(record).metadata
+        metadata = commit_of(reading, record).metadata
         if not 0 <= node.item - _METADATA_AT < len(metadata):
             raise StaleNodeError(virtual_node(node))
         return _value_text(metadata[node.item - _METADATA_AT][1]).encode()
 
 
-def _target(node: Info, record: CommitRecord) -> bytes:
-    parent = _commit(record).parent
-    if parent is None:
+def _target(node: Info, commit: Commit) -> bytes:
+    if commit.parent is None:
         raise StaleNodeError(virtual_node(node))
-    return b"../" + parent.hex().encode()
+    return b"../" + commit.parent.hex().encode()
 
 
 def _file_names(commit: Commit) -> dict[bytes, int]:

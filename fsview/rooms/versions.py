@@ -22,6 +22,7 @@ from typing import Final
 from fsview.ancestry import Ancestry
 from fsview.attributes import COOKIES_BEFORE_ENTRIES, FOREVER_S, STEADY_NAME_S, Attributes, Row
 from fsview.commit_names import CommitNames
+from fsview.commit_tree import record_below
 from fsview.nodeid import (
     ROOT,
     VERSIONS,
@@ -43,7 +44,7 @@ from fsview.timeline import Timelines, Version
 from store.database import Reading
 from store.errors import NotFoundError
 from store.listing import Entry
-from store.schema import CommitNumber, CommitRecord, RefId, TreeId, id_key
+from store.schema import CommitNumber, RefId, TreeId
 from store.tree import commit_record, root_entry
 
 _PRIVATE: Final = stat.S_IFDIR | 0o500
@@ -120,10 +121,7 @@ class VersionedTree(Room[Versioned | GoneLink]):
     def _way(self, reading: Reading, node: Versioned | GoneLink) -> Way:
         """Return what is on the way from the commit's root to a node, both included."""
         self._trees.renew()
-        value = reading.get(b"commit", id_key(node.commit))
-        if value is None and node.commit >= reading.counter("commit"):
-            raise StaleNodeError(virtual_node(node))
-        record = CommitRecord.unpack(value or reading.need(b"commit", id_key(node.commit)))
+        record = record_below(reading, node.commit, virtual_node(node))
         if node.rank > record.entries:
             raise StaleNodeError(virtual_node(node))
         return descend_to_entry(self._trees.listing, root_entry(reading, record), node.rank)

@@ -25,7 +25,7 @@ ABOUT: dict[str, Callable[[bytes], bytes]] = {
 @pytest.mark.parametrize("forge", ABOUT.values(), ids=ABOUT)
 def test_a_commit_that_is_none(
     forge: Callable[[bytes], bytes], make_repo: Callable[..., Path], run_fsview: RunFsview, tree_factory: TreeFactory,
-    mount_view: MountView,
+    mount_view: MountView, tmp_path: Path,
 ) -> None:  # fmt: skip
     repo = make_repo()
     checksum = run_fsview("commit", "--repo", repo, "-b", "r", tree_factory({"f": b""})).stdout.strip()
@@ -42,3 +42,5 @@ def test_a_commit_that_is_none(
     point = mount_view(repo)
     with pytest.raises(OSError, match="Input/output error"):
         (point / "info" / checksum / "commit.json").read_bytes()
+    (log,) = (tmp_path / ".local/state/fsview").iterdir()
+    assert f"commit {name} in {repo}/index is damaged" in log.read_text()
