@@ -73,9 +73,9 @@ class Recipe:
         return uid, gid, mode
 
 
-def read_xattrs(file: int | bytes) -> Xattrs:
-    """Return the xattrs of a descriptor, or of a path that is not followed; () where there can't be any."""
-    follow = isinstance(file, int)
+def read_xattrs(file: int | bytes, *, follow: bool = False) -> Xattrs:
+    """Return the xattrs of a descriptor, or of a path; () where there can't be any."""
+    follow = follow or isinstance(file, int)
     try:
         names = os.listxattr(file, follow_symlinks=follow)
         if not names:

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from store.errors import ConflictError
 from tests.marks import needs_root
-from tests.sysroot.etc_sides import Etc, Link, conflicts, read
+from tests.sysroot.etc_sides import Etc, Link, conflicts, read, write
 from tools.sysroot.etc_merge import merge_etc
-from tools.sysroot.etc_tree import ACL
+from tools.sysroot.etc_tree import ACL, top
 
 NEW = ".fsview-new"
 _NOBODY = 0xFFFFFFFF
@@ -46,6 +47,27 @@ def test_owners_and_xattrs_of_files(tmp_path: Path) -> None:
     assert [one.what for one in merge_etc(etc.old, etc.own, etc.new, None).conflicts] == [
         "xattr user.note changed on both sides"
     ]
+
+
+@needs_root
+def test_xattrs_are_read_of_what_was_seen(tmp_path: Path) -> None:
+    """Who may write to a directory may put a symlink in its place, to where a file is called so, too."""
+    directory = write(tmp_path / "etc", {"d": {"f": "1", "l": Link("f")}}) / "d"
+    secret = write(tmp_path / "secret", {"f": "1"})
+    os.setxattr(directory / "f", b"user.note", b"mine")
+    os.setxattr(directory / "l", b"trusted.note", b"mine", follow_symlinks=False)
+    os.setxattr(secret / "f", b"user.note", b"secret")
+    directory.chmod(0o777)
+    seen = top(tmp_path / "etc").children()[b"d"].children()
+    assert {name: node.xattrs for name, node in seen.items()} == {
+        b"f": ((b"user.note", b"mine"),),
+        b"l": ((b"trusted.note", b"mine"),),
+    }
+    seen = top(tmp_path / "etc").children()[b"d"].children()
+    directory.rename(tmp_path / "away")
+    directory.symlink_to(secret)
+    with pytest.raises(ConflictError, match="was replaced"):
+        assert seen[b"f"].attributes
 
 
 @pytest.mark.parametrize("is_link_here", [True, False])

@@ -29,10 +29,14 @@ class Attributes(NamedTuple):
 
 @dataclass(frozen=True)
 class Node:
-    """A file, a directory or a symlink, or what is none of these; *path* is where it is now."""
+    """A file, a directory or a symlink, or what is none of these; *path* is where it is now.
+
+    *stays*: none but root and we could put something else there.
+    """
 
     path: bytes
     status: os.stat_result
+    stays: bool = True
 
     @property
     def kind(self) -> int:
@@ -61,8 +65,18 @@ class Node:
 
     @cached_property
     def xattrs(self) -> Xattrs:
-        """Its extended attributes."""
-        return read_xattrs(self.path)
+        """Its extended attributes.
+
+        Raises:
+            ConflictError: something else is there now.
+        """
+        if self.stays:
+            return read_xattrs(self.path)
+        this = self._opened(os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            return read_xattrs(b"/proc/self/fd/%d" % this, follow=True)
+        finally:
+            os.close(this)
 
     @property
     def attributes(self) -> Attributes:
@@ -78,15 +92,22 @@ class Node:
         """
         if not self.is_directory:
             return {}
-        here = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        here = self._opened(os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            if not os.path.samestat(os.fstat(here), self.status):
-                raise ConflictError(f"{quote_path(self.path)} was replaced while /etc was merged; try again")
             with os.scandir(here) as entries:
                 found = {os.fsencode(entry.name): entry.stat(follow_symlinks=False) for entry in entries}
         finally:
             os.close(here)
-        return {name: Node(os.path.join(self.path, name), status) for name, status in found.items()}
+        stay = self.stays and self.status.st_uid in (0, os.geteuid()) and not self.status.st_mode & 0o022
+        return {name: Node(os.path.join(self.path, name), status, stay) for name, status in found.items()}
+
+    def _opened(self, flags: int) -> int:
+        """Open it, and nothing else."""
+        this = os.open(self.path, flags)
+        if not os.path.samestat(os.fstat(this), self.status):
+            os.close(this)
+            raise ConflictError(f"{quote_path(self.path)} was replaced while /etc was merged; try again")
+        return this
 
     def open(self) -> int:
         """Open a regular file, and only that."""
