@@ -32,6 +32,7 @@ STATUS_MARK: Final = b"user.fsview.status"  # JSON, see fsview/status.py
 
 _HELPER_SETTINGS: Final = Path("/etc/fuse.conf")
 _END_TIMEOUT_S: Final = 15
+_PATIENCE_S: Final = 3  # somebody's df, or a prune, looks at everything that is mounted, and lets go of it
 _TRY_AGAIN_S: Final = 0.02
 _USERS_SHOWN_MAX: Final = 5
 
@@ -105,10 +106,10 @@ def check_machine(*, allow_other: bool, suid_or_dev: bool = False, kernel_reads:
         )
 
 
-def unmount(point: Path, *, lazy: bool = False, patience_s: float = 0) -> None:
+def unmount(point: Path, *, lazy: bool = False, patience_s: float = _PATIENCE_S) -> None:
     """End the view at *point* and wait until its server is gone; *lazy*: take it away even if it is in use.
 
-    Who is on the way to let go of it is given *patience_s*.
+    Who uses it is given *patience_s* to let go of it.
 
     Raises:
         MountError: there is no view, it is in use, or this user may not.
@@ -120,12 +121,32 @@ def unmount(point: Path, *, lazy: bool = False, patience_s: float = 0) -> None:
         raise MountError(f"what is mounted at {point} is no view but {mount.kind} ({mount.source}): umount {point}")
     server = None if lazy else _open_server(point)
     try:
-        _detach(point, lazy, patience_s)
+        take_away(point, lazy=lazy, command="fsview umount", patience_s=patience_s)
         if server is not None and not select.select([server], [], [], _END_TIMEOUT_S)[0]:
             raise MountError(f"{point} is unmounted, but its server still runs after {_END_TIMEOUT_S} s; see its log")
     finally:
         if server is not None:
             os.close(server)
+
+
+def take_away(point: Path, *, lazy: bool, command: str, patience_s: float = _PATIENCE_S) -> None:
+    """Unmount what is at *point*, and the overlay of --kernel-reads over it; *command* is what does so, for the error.
+
+    Raises:
+        MountError: it is in use after *patience_s*, or this user may not.
+    """
+    real, give_up_s = os.path.realpath(point), time.monotonic() + patience_s
+    while True:
+        try:
+            uncover(real, lazy=lazy)
+            detach(real, lazy=lazy)
+            return
+        except InUseError:
+            if time.monotonic() >= give_up_s:
+                raise MountError(
+                    f"{point} is in use{_users(real)}; end that, or take it away all the same: {command} -l {point}"
+                ) from None
+        time.sleep(_TRY_AGAIN_S)
 
 
 def server_pid(point: Path) -> int | None:
@@ -158,21 +179,6 @@ def _open_server(point: Path) -> int | None:
         return None if pid is None else os.pidfd_open(pid)
     except OSError:
         return None
-
-
-def _detach(point: Path, lazy: bool, patience_s: float) -> None:
-    real, give_up_s = os.path.realpath(point), time.monotonic() + patience_s
-    while True:
-        try:
-            uncover(real, lazy=lazy)
-            detach(real, lazy=lazy)
-            return
-        except InUseError:
-            if time.monotonic() >= give_up_s:
-                raise MountError(
-                    f"{point} is in use{_users(real)}; end that, or take it away all the same: fsview umount -l {point}"
-                ) from None
-        time.sleep(_TRY_AGAIN_S)
 
 
 def _users(real: str) -> str:

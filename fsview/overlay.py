@@ -52,19 +52,6 @@ def take_over_the_root(upper: Path, lower: Path) -> None:
     os.utime(upper, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-def unmount(point: Path, *, lazy: bool) -> None:
-    """Unmount an overlay.
-
-    Raises:
-        MountError: it is in use, or this user may not.
-    """
-    command = ["umount"] if os.geteuid() == 0 else ["fusermount3", "-u"]
-    flags = (["-l"] if os.geteuid() == 0 else ["-z"]) if lazy else []
-    status, text = _run([*command, *flags, "--", os.fspath(point)], Path("/"))
-    if status != 0:
-        raise MountError(f"{point} can't be unmounted: {text}; end what uses it, or take it away all the same: -l")
-
-
 def _run(command: Sequence[str], directory: Path) -> tuple[int, str]:
     """Run a program in *directory*; return its exit status and what it complained of, to a file: it may stay."""
     with tempfile.TemporaryFile() as errors:

@@ -20,9 +20,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, NoReturn, Self
 
-from fsview import mountpoint, overlay
+from fsview import mountpoint
 from fsview.mountinfo import mounts
-from fsview.mounting import KIND
+from fsview.mounting import KIND, detach
 from store.errors import MountError
 
 _END_TIMEOUT_MS: Final = 10_000
@@ -138,7 +138,7 @@ def clean(path: Path) -> None:
             if mount.kind == KIND:
                 mountpoint.unmount(Path(mount.point), lazy=True)
             else:
-                overlay.unmount(Path(mount.point), lazy=True)
+                detach(mount.point, lazy=True)
     if not [one for one in mounts() if one.point.startswith(f"{path}/")]:
         _remove(path)
 

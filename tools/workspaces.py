@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fsview import overlay
 from fsview.mountinfo import mount_at
-from fsview.mountpoint import STATUS_MARK
+from fsview.mountpoint import STATUS_MARK, take_away
 from fsview.mountpoint import unmount as unmount_view
 from store.errors import ConflictError, InvalidNameError, MountError, NotFoundError
 from store.refs import find_ref, set_ref
@@ -86,7 +86,7 @@ def unmount(workspace: Workspace, *, lazy: bool = False) -> None:
         MountError: it is in use.
     """
     if mount_at(workspace.point) is not None:
-        overlay.unmount(workspace.point, lazy=lazy)
+        take_away(workspace.point, lazy=lazy, command="fsview workspace umount")
     if mount_at(workspace.own_view) is not None:
         unmount_view(workspace.own_view, lazy=lazy, patience_s=_RELEASE_S)
 

@@ -107,6 +107,13 @@ def test_a_dead_mount_can_be_unmounted(repo: Path, point: Path, run_fsview: RunF
     assert os.listdir(point) == []
 
 
+def test_umount_waits_for_who_is_about_to_let_go(repo: Path, point: Path, run_fsview: RunFsview) -> None:
+    """As a df, or a prune, which looks at all views."""
+    run_fsview("mount", repo, point)
+    with subprocess.Popen(["sleep", "1"], cwd=point / "refs/r/d"):
+        run_fsview("umount", point)
+
+
 def test_umount_of_a_view_in_use_names_who_uses_it(repo: Path, point: Path, run_fsview: RunFsview) -> None:
     run_fsview("mount", repo, point)
     with subprocess.Popen(["sleep", "60"], cwd=point / "refs/r/d") as process:
