@@ -114,7 +114,7 @@ class Filler:
     def _write(self, reading: Reading, here: int, name: bytes, path: bytes, entry: Entry) -> None:
         record = file_record(reading, FileId(entry.id))
         if stat.S_ISLNK(entry.mode):
-            self._symlink(here, name, entry, record)
+            self._symlink(here, name, path, entry, record)
         elif stat.S_ISREG(entry.mode):
             xattrs = file_header(record).xattrs if record.has_xattrs else ()
             self._file(reading, here, name, path, entry, record, self._attributes(entry, xattrs))
@@ -152,16 +152,18 @@ class Filler:
         finally:
             content.close()
 
-    def _symlink(self, here: int, name: bytes, entry: Entry, record: FileRecord) -> None:
+    def _symlink(self, here: int, name: bytes, path: bytes, entry: Entry, record: FileRecord) -> None:
         header = file_header(record)
-        os.symlink(header.symlink_target, name, dir_fd=here)
         attributes = self._attributes(entry, header.xattrs)
+        self.done.symlinks += 1
+        if self._linker.link_beside(self._beside, entry, record.storage, path, attributes, here):
+            return
+        os.symlink(header.symlink_target, name, dir_fd=here)
         if attributes.owner is not None:
             os.chown(name, *attributes.owner, dir_fd=here, follow_symlinks=False)
         for key, value in attributes.xattrs:
             _set_xattr(f"/proc/self/fd/{here}/".encode() + name, key, value, follow=False)
         os.utime(name, ns=(attributes.mtime_ns, attributes.mtime_ns), dir_fd=here, follow_symlinks=False)
-        self.done.symlinks += 1
 
     def _attributes(self, entry: Entry, xattrs: Xattrs) -> Attributes:
         mode, mtime_ns = stat.S_IMODE(entry.mode), 0 if self._zero_mtime else min(entry.mtime_ns, _MTIME_NS_MAX)

@@ -112,7 +112,10 @@ class Linker:
         self, neighbours: Sequence[NeighbourDirectory], entry: Entry, storage: Storage, path: bytes,
         attributes: Attributes,  directory: int,
     ) -> bool:  # fmt: skip
-        """Make a hard link of a neighbour's file where that is wanted, allowed and possible; *path* as committed."""
+        """Make a hard link of a neighbour's file or symlink where that is wanted, allowed and possible.
+
+        *path* as committed. Symlinks aren't counted.
+        """
         if not neighbours or not self._hardlink or not entry.size or path.startswith(_WRITTEN_TO):
             return False
         if self._reflink and storage == Storage.LOOSE:
@@ -121,7 +124,7 @@ class Linker:
         for neighbour in neighbours:
             if neighbour.has(entry, owner, attributes.mode, attributes.mtime_ns, attributes.xattrs):
                 linked = self._attempt(Link.HARDLINK, partial(neighbour.link, entry.name, directory))
-                self.counts.hardlinked += linked
+                self.counts.hardlinked += linked and not stat.S_ISLNK(entry.mode)
                 return linked
         return False
 

@@ -1,8 +1,9 @@
 """Trees that were written from commits of the same repository, and stand in the same file system.
 
-A file that has the same place and the same file object in a neighbour can be linked by its name there: also small
-contents, which are no files of the repository. It must still look as it was written (owner, mode, size, mtime, xattrs);
-what somebody wrote through a link and then set the mtime back is not noticed here, but by a verifying deployment.
+A file or symlink that has the same place and the same file object in a neighbour can be linked by its name there: also
+small contents, which are no files of the repository. It must still look as it was written (owner, mode, size, mtime,
+xattrs); what somebody wrote through a link and then set the mtime back is not noticed here, but by a verifying
+deployment.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class NeighbourDirectory:
             status = os.stat(entry.name, dir_fd=self._directory, follow_symlinks=False)
             return (
                 (status.st_size, status.st_mtime_ns) == (entry.size, mtime_ns)
-                and status.st_mode == stat.S_IFREG | mode
+                and status.st_mode == stat.S_IFMT(entry.mode) | mode
                 and (status.st_uid, status.st_gid) == owner
                 and read_xattrs(self._prefix + entry.name) == xattrs
             )
