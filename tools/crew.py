@@ -13,10 +13,10 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, NoReturn
 
 from store.errors import FsviewError
-from tools.orphans import end_with
+from tools.orphans import interrupts_held, leave_signals_to
 
 _STEP: Final = struct.Struct("=Q")
 _PROGRESS: Final = struct.Struct("=cQ")
@@ -87,24 +87,24 @@ def work_together(
 
 def _start(take: int, give: int, steps: int, begin: Callable[[], Hand]) -> _Process:
     pipe, teller = os.pipe()
-    parent, pid = os.getpid(), os.fork()
-    if pid:
-        os.close(teller)
-        return _Process(pid, pipe)
+    with interrupts_held():
+        parent, pid = os.getpid(), os.fork()
+        if pid == 0:
+            _be_one(parent, pipe, teller, _steps(take, give, steps), begin)
+    os.close(teller)
+    return _Process(pid, pipe)
+
+
+def _be_one(parent: int, pipe: int, teller: int, steps: Iterator[int], begin: Callable[[], Hand]) -> NoReturn:
+    """Be a process of the crew, in the forked child; never return."""
     try:
         os.close(pipe)
-        _leave_signals_to(parent)
-        answer = _work(_steps(take, give, steps), teller, begin)
+        leave_signals_to(parent)
+        answer = _work(steps, teller, begin)
         with open(teller, "wb") as stream:
             stream.write(_RESULT + answer)
     finally:
         os._exit(0)
-
-
-def _leave_signals_to(parent: int) -> None:
-    """Die with the parent, and leave Ctrl-C to it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_with(parent)
 
 
 def _steps(take: int, give: int, steps: int) -> Iterator[int]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -27,7 +26,7 @@ from store.objects import Checksum
 from store.repository import Repository
 from store.stager import WHOLE_BYTES_MAX, Stager
 from store.statcache import pack_stat
-from tools.orphans import end_with
+from tools.orphans import interrupts_held, leave_signals_to
 from tools.recipe import Recipe
 
 _BATCH_FILES: Final = 128
@@ -144,7 +143,7 @@ class Hasher:
             self._pool = ProcessPoolExecutor(
                 self._processes, get_context("fork"), initializer=_start_worker, initargs=(self._job, os.getpid())
             )
-        with _telling_of_death():
+        with _telling_of_death(), interrupts_held():  # the first one forks
             batch.future = self._pool.submit(_run_batch, batch.paths, batch.recorded)
         self._outstanding += 1
         self._batch = _Batch()
@@ -301,8 +300,7 @@ _worker: _Worker | None = None
 def _start_worker(job: Job, parent: int) -> None:
     """Begin a process of the pool: it dies with its parent, and leaves Ctrl-C to it."""
     global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_with(parent)
+    leave_signals_to(parent)
     _worker = _Worker(job)
 
 

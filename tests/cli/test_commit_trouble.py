@@ -311,6 +311,28 @@ def test_ctrl_c(fsview: Fsview, repo: Path, committing: subprocess.Popen[str]) -
     assert list((repo / "tmp").iterdir()) == [] and fsview("refs").lines == []
 
 
+_INTERRUPTED_AT_BIRTH = """
+import os, signal, sys
+import tools.materialise
+from tools.cli import run
+os.register_at_fork(after_in_child=lambda: os.kill(os.getpid(), signal.SIGINT))
+tools.materialise._ALONE_ENTRIES_MAX = -1
+sys.exit(run(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("words", [("commit", "-b", "main", "tree"), ("checkout", "main", "out")], ids=" ".join)
+def test_processes_leave_ctrl_c_to_the_command_from_their_first_moment(
+    fsview: Fsview, repo: Path, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    tree = build_tree(tmp_path / "tree", {f"{number:03}": b"%d" % number for number in range(300)})
+    fsview("commit", "-b", "main", tree)
+    environment = clean_environment(tmp_path) | {"FSVIEW_REPO": str(repo)}
+    command = [sys.executable, "-P", "-c", _INTERRUPTED_AT_BIRTH, *words]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+
+
 def test_a_killed_commit_leaves_what_the_next_one_sweeps(
     fsview: Fsview, repo: Path, committing: subprocess.Popen[str], tree_factory: TreeFactory
 ) -> None:
