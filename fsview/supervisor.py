@@ -126,9 +126,9 @@ class Supervisor:
         # One that ran well is followed at once; else each time twice as long is waited.
         delay_s = 0.0 if post.quick_deaths <= 1 else min(_DELAY_MAX_S, _FIRST_DELAY_S * 2 ** (post.quick_deaths - 2))
         post.due_s = now_s + delay_s
+        post.row.occupy(0, 0)
         if not self.is_unmounted():
             _log.warning("worker %d %s; a new one starts in %.1f s", post.pid, _how(status), delay_s)
-        post.row.occupy(0, 0)
         post.pid = 0
 
     def _end_if_hanging(self, post: _Post) -> None:
