@@ -45,6 +45,11 @@ class Lab:
     def __init__(self, repository: Repository, tree: Path) -> None:
         self.repository, self.tree = repository, tree
         self.read: set[str] = set()
+        self.stopped_ns: int | None = None  # where the clock stands, if it does
+
+    def now_ns(self) -> int:
+        """Return what the clock shows to commits."""
+        return time.time_ns() + RACY_NS + 10**8 if self.stopped_ns is None else self.stopped_ns
 
     def commit(self, **options: object) -> str:
         """Commit the tree and return the checksum; `read` has the files that were opened for it."""
@@ -73,8 +78,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
             return real(self, path, recorded)
 
         monkeypatch.setattr(hashing._Worker, "_hash", watched)
-        later = SimpleNamespace(time=time.time, time_ns=lambda: time.time_ns() + RACY_NS + 10**8)
-        monkeypatch.setattr(tools.make_commit, "time", later)
+        monkeypatch.setattr(tools.make_commit, "time", SimpleNamespace(time=time.time, time_ns=lab.now_ns))
         lab.commit()
         assert lab.read == FILES
         yield lab
@@ -250,9 +254,9 @@ def test_it_may_be_lost(lab: Lab) -> None:
 
 
 @pytest.fixture
-def young_lab(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Lab:
-    """Return a laboratory whose commits are made now."""
-    monkeypatch.setattr(tools.make_commit, "time", time)
+def young_lab(lab: Lab) -> Lab:
+    """Return a laboratory whose commits are made when its files are, however long that takes: its clock stands."""
+    lab.stopped_ns = (lab.tree / "big").stat().st_ctime_ns
     return lab
 
 
@@ -262,7 +266,7 @@ def test_what_was_just_written_is_read_again(young_lab: Lab) -> None:
     for _ in range(2):
         young_lab.commit()
         assert young_lab.read == {"a", "big"}  # its neighbour, too: it is as young, and the directory was scanned anew
-    time.sleep(RACY_NS / 10**9)
+    young_lab.stopped_ns = (young_lab.tree / "a").stat().st_ctime_ns + RACY_NS
     young_lab.commit()
     assert young_lab.read == {"a", "big"}
     young_lab.commit()
@@ -281,11 +285,13 @@ def test_a_file_rewritten_at_once_with_its_old_time(young_lab: Lab) -> None:
 
 def test_a_file_system_with_coarse_times(young_lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """Times in steps of two seconds, as FAT has them: two versions then have the same eight numbers."""
-    step_ns = time.time_ns()
+    assert young_lab.stopped_ns is not None
+    step_ns = young_lab.stopped_ns
+    young_lab.stopped_ns += RACY_NS - 1  # the end of the step; all that is written here is from its beginning
 
     def coarse(status: os.stat_result) -> bytes:
         *fields, ctime_ns = STAT.unpack(pack_stat(status))
-        return STAT.pack(*fields, ctime_ns - (ctime_ns - step_ns) % RACY_NS)
+        return STAT.pack(*fields, min(ctime_ns, step_ns))
 
     for module in (disk_source, hashing):
         monkeypatch.setattr(module, "pack_stat", coarse)
