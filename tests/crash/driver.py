@@ -95,9 +95,11 @@ class _Reporter:
     """Writes the status, and does the case's action at its moment."""
 
     def __init__(self, case: Case) -> None:
-        Path(case.status).write_bytes(bytes(_STATUS.size))
-        with open(case.status, "r+b") as file:
+        begun = Path(f"{case.status}.begun")
+        begun.write_bytes(bytes(_STATUS.size))
+        with begun.open("r+b") as file:
             self._status = mmap.mmap(file.fileno(), _STATUS.size)
+        begun.rename(case.status)  # whoever waits for it finds it whole
         self._case = case
         self._counts = dict.fromkeys(_ALL_PHASES, 0)
         self.moments: list[tuple[str, float]] = []

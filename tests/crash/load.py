@@ -1,10 +1,12 @@
 """One of the processes that work on a mounted repository at the same time, until a file is there:
 
-    python -m tests.crash.load commit|move|prune|read REPO MOUNT END
+    python -m tests.crash.load commit|move|prune|read REPO MOUNT END ENOUGH
 
 A commit's tree says by itself whether it was read right: all of it follows from the number in the file "number". A
 reader prints {"right": commits that were read whole, "gone": how often one was gone meanwhile}, and ends with an error
 at anything else: other bytes, fewer, an error that doesn't say that something is gone.
+
+Each makes the file ENOUGH when it has gone round twice, and read two commits right if it is a reader: END comes then.
 """
 
 from __future__ import annotations
@@ -105,7 +107,7 @@ def _read(directory: int, name: str | bytes) -> bytes:
         return data
 
 
-def main(role: str, repository_path: Path, mount: Path, end: Path) -> None:
+def main(role: str, repository_path: Path, mount: Path, end: Path, enough: Path) -> None:
     """Do one thing again and again."""
     chance, reader, rounds = random.Random(os.getpid()), Reader(), 0
     works: dict[str, Callable[[Repository, Path, random.Random], None]] = {
@@ -115,6 +117,8 @@ def main(role: str, repository_path: Path, mount: Path, end: Path) -> None:
         while not end.exists():
             works[role](repository, mount, chance)
             rounds += 1
+            if rounds >= 2 and (role != "read" or reader.counts["right"] >= 2) and not enough.exists():
+                enough.touch()
     print(json.dumps(reader.counts | {"rounds": rounds}))
 
 

@@ -6,9 +6,12 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -118,6 +121,17 @@ def start(case: Case, where: Path) -> subprocess.Popen[bytes]:
         cwd=PROJECT,
         process_group=0,
     )
+
+
+@contextmanager
+def running(case: Case, where: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the driver; at the end all of it is killed that still runs, whatever it waits for."""
+    with start(case, where) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def measure(stand: Stand, where: Path) -> Moments:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from store.refs import find_ref, reflog
 from store.repository import Repository
 from tests.checking import assert_sound
 from tests.crash.driver import REF, Case, run_commit
-from tests.crash.rig import Stand, start, wait_for_group
+from tests.crash.rig import Stand, running, start, wait_for_group
 from tests.forge import forge
 from tests.readback import committed_snapshot, head
 from tests.running import PROJECT, clean_environment
@@ -35,15 +36,11 @@ def stand(tmp_path_factory: pytest.TempPathFactory) -> Stand:
 @contextmanager
 def stopped(case: Case, where: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Run a commit until it stands still at the case's report; at the end it is killed if it still runs."""
-    with start(case, where) as process:
-        try:
-            while (state := _state(process.pid)) != "T":
-                assert state != "Z", "the commit ended instead of standing still"
-                time.sleep(0.002)
-            yield process
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
+    with running(case, where) as process:
+        while (state := _state(process.pid)) != "T":
+            assert state != "Z", "the commit ended instead of standing still"
+            time.sleep(0.002)
+        yield process
 
 
 def _state(pid: int) -> str:
@@ -77,22 +74,26 @@ def test_a_reading_keeps_its_state_while_others_write(stand: Stand, tmp_path: Pa
 
 
 def test_readers_see_whole_commits_while_a_series_is_written(stand: Stand, tmp_path: Path) -> None:
-    """A process reads in a loop while this one commits; each look finds one commit, whole."""
-    case = stand.case(tmp_path / "repo")
+    """A process reads in a loop while this one commits; each look finds one commit, whole.
+
+    It tells of each commit that it sees for the first time. This one waits for that now and then: else it could be
+    done before the other one had its turn.
+    """
+    case, made, seen = stand.case(tmp_path / "repo"), list[str](), list[str]()
     script = (
         "import sys\n"
         "from pathlib import Path\n"
         "from store.repository import Repository\n"
         "from tests.readback import committed_snapshot, head\n"
-        "looks, seen = 0, set()\n"
+        "seen = set()\n"
         "with Repository.open(Path(sys.argv[1])) as repository:\n"
-        "    print('reading', flush=True)\n"
         "    while not Path(sys.argv[2]).exists():\n"
         "        checksum = head(repository, 'crash/test')\n"
         "        files = committed_snapshot(repository, checksum)\n"
         "        assert b'number' not in files or len(files) == 3\n"
-        "        looks, seen = looks + 1, seen | {checksum}\n"
-        "print(looks, len(seen))\n"
+        "        if checksum not in seen:\n"
+        "            seen.add(checksum)\n"
+        "            print(checksum.hex(), flush=True)\n"
     )
     with subprocess.Popen(
         [sys.executable, "-c", script, case.repository, tmp_path / "done"],
@@ -100,16 +101,18 @@ def test_readers_see_whole_commits_while_a_series_is_written(stand: Stand, tmp_p
         env=clean_environment(tmp_path),
         cwd=PROJECT,
     ) as reader:
-        assert reader.stdout is not None and reader.stdout.readline() == b"reading\n"
+        assert reader.stdout is not None and reader.stdout.readline().decode() == f"{stand.old.hex()}\n"
         with Repository.open(Path(case.repository)) as repository:
             for number in range(20):
                 with forge(repository) as work:
                     files = {b"number": work.file(b"x" * number), b"large": work.file(bytes([number]) * 20_000)}
-                    work.publish(work.tree(files), REF, time_s=number)
-                time.sleep(0.01)
+                    made.append(work.publish(work.tree(files), REF, time_s=number).hex())
+                if number % 4 == 3:
+                    seen.append(reader.stdout.readline().decode().strip())
         (tmp_path / "done").touch()
-        looks, seen = map(int, reader.stdout.read().split())
-    assert reader.returncode == 0 and looks > seen > 2
+        seen += reader.stdout.read().decode().split()
+    assert reader.returncode == 0 and len(seen) >= 5
+    assert seen == sorted(seen, key=made.index)  # one after the other, and nothing else
     assert_sound(tmp_path / "repo")
 
 
@@ -118,7 +121,7 @@ def test_a_second_writer_waits_for_the_first(stand: Stand, tmp_path: Path) -> No
     other_tree = build_tree(tmp_path / "other", {"other": b"other"})
     with stopped(case, tmp_path) as first:
         other = replace(case, action="none", tree=str(other_tree), status=str(tmp_path / "other.status"))
-        with start(other, tmp_path) as second:
+        with running(other, tmp_path) as second:
             with pytest.raises(subprocess.TimeoutExpired):
                 second.wait(1)
             first.send_signal(signal.SIGCONT)
@@ -136,7 +139,7 @@ def test_a_second_writer_waits_for_the_first(stand: Stand, tmp_path: Path) -> No
 def test_a_writer_that_is_killed_in_its_transaction_leaves_the_way_free(stand: Stand, tmp_path: Path) -> None:
     case = stand.case(tmp_path / "repo", "stop", Phase.PUBLISHING, 3)
     with stopped(case, tmp_path) as first:
-        with start(replace(case, action="none", status=str(tmp_path / "other.status")), tmp_path) as second:
+        with running(replace(case, action="none", status=str(tmp_path / "other.status")), tmp_path) as second:
             with pytest.raises(subprocess.TimeoutExpired):
                 second.wait(1)
             first.kill()
@@ -163,6 +166,7 @@ def test_a_killed_reader_does_not_make_the_index_grow(stand: Stand, tmp_path: Pa
     ) as reader:
         assert reader.stdout is not None and reader.stdout.readline() == b"reading\n"
         reader.kill()
+        reader.wait()
     sizes = []
     with Repository.open(Path(case.repository)) as repository:
         for number in range(40):
@@ -174,6 +178,7 @@ def test_a_killed_reader_does_not_make_the_index_grow(stand: Stand, tmp_path: Pa
 
 def test_commits_leave_no_descriptors_behind(stand: Stand, tmp_path: Path) -> None:
     case = stand.case(tmp_path / "repo")
+    gc.collect()  # what other tests left to it
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(5):
         assert run_commit(case) == stand.new

@@ -13,17 +13,18 @@ import pytest
 
 from tests.checking import assert_sound
 from tests.conftest import MountView, Tell
+from tests.fuse.waits import wait_for
 from tests.running import PROJECT, clean_environment
 
 
 def run_load(repo: Path, point: Path, where: Path, *, readers: int, seconds: float) -> dict[str, dict[str, int]]:
-    """Let all work for so long; return what each process counted."""
-    roles = ["commit", "commit", "move", "prune", *["read"] * readers]
+    """Let all work for so long, and until each of them has done something; return what each process counted."""
+    roles, end = ["commit", "commit", "move", "prune", *["read"] * readers], where / "end"
     processes = [
         (
             f"{role} {number}",
             subprocess.Popen(
-                [sys.executable, "-m", "tests.crash.load", role, repo, point, where / "end"],
+                [sys.executable, "-m", "tests.crash.load", role, repo, point, end, where / f"enough-{number}"],
                 stdout=subprocess.PIPE, env=clean_environment(where), cwd=PROJECT, text=True,
             ),
         )
@@ -31,7 +32,14 @@ def run_load(repo: Path, point: Path, where: Path, *, readers: int, seconds: flo
     ]  # fmt: skip
     try:
         time.sleep(seconds)
-        (where / "end").touch()
+        wait_for(
+            lambda: (
+                len(list(where.glob("enough-*"))) == len(processes)
+                or any(process.poll() is not None for _, process in processes)
+            ),
+            timeout_s=300,
+        )
+        end.touch()
         told = {name: (process.communicate(timeout=120)[0], process.returncode) for name, process in processes}
     finally:
         for _, process in processes:
@@ -43,7 +51,7 @@ def run_load(repo: Path, point: Path, where: Path, *, readers: int, seconds: flo
 
 def judge(told: dict[str, dict[str, int]], repo: Path, where: Path) -> None:
     log = "".join(path.read_text() for path in where.glob(".local/state/fsview/**/*.log*"))
-    assert log and "ERROR" not in log and "WARNING" not in log, log
+    assert log and "level=error" not in log and "level=warning" not in log, log
     assert all(counts["rounds"] >= 2 for counts in told.values()), told
     assert sum(counts["right"] for name, counts in told.items() if name.startswith("read")) > 10, told
     assert_sound(repo)

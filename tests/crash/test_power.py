@@ -13,6 +13,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,7 +64,8 @@ class Laboratory:
                     self._wait(process, delay_s)
                     self._judge(image, case)
                 finally:
-                    os.killpg(process.pid, signal.SIGKILL)
+                    with suppress(ProcessLookupError):  # it was done before it was to be stopped
+                        os.killpg(process.pid, signal.SIGKILL)
 
     def _wait(self, process: subprocess.Popen[bytes], delay_s: float | None) -> None:
         if delay_s is not None:

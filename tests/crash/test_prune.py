@@ -29,7 +29,7 @@ from tests.checking import assert_sound, check_repository
 from tests.committing import commit_tree
 from tests.conftest import Tell
 from tests.crash.driver import Action, Case, read_status, run_prune
-from tests.crash.rig import Stand, start
+from tests.crash.rig import Stand, running, start
 from tests.crash.test_concurrency import stopped
 from tests.crash.test_faults import failing
 from tests.readback import committed_snapshot, head
@@ -212,13 +212,13 @@ def test_a_prune_waits_for_a_commit_under_way(tmp_path: Path, phase: CommitPhase
     case = stand.case(tmp_path / "repo", "stop", phase, number)
     _keep_from_refs(tmp_path / "repo", stand)
     pruning = Case(case.repository, "", "", str(tmp_path / "pruning"), work="prune")
-    with stopped(case, tmp_path) as commit, start(pruning, tmp_path) as prune:
+    with stopped(case, tmp_path) as commit, running(pruning, tmp_path) as prune:
+        _wait_until_it_waits(tmp_path / "pruning", prune)
         with pytest.raises(subprocess.TimeoutExpired):
             prune.wait(1)
         assert read_status(tmp_path / "pruning")[0] == Phase.WAITING
-        with start(
-            Case(case.repository, case.tree, case.parent, str(tmp_path / "late"), processes=1), tmp_path
-        ) as late:
+        other = Case(case.repository, case.tree, case.parent, str(tmp_path / "late"), processes=1)
+        with running(other, tmp_path) as late:
             with pytest.raises(subprocess.TimeoutExpired):
                 late.wait(0.5)  # the prune bars it
             commit.send_signal(signal.SIGCONT)
@@ -229,6 +229,11 @@ def test_a_prune_waits_for_a_commit_under_way(tmp_path: Path, phase: CommitPhase
         with repository.database.reading() as reading:
             assert commit_number(reading, stand.old) is None
     assert_sound(tmp_path / "repo")
+
+
+def _wait_until_it_waits(status: Path, prune: subprocess.Popen[bytes]) -> None:
+    while prune.poll() is None and (not status.exists() or read_status(status)[0] != Phase.WAITING):
+        time.sleep(0.002)
 
 
 def _keep_from_refs(path: Path, stand: Stand) -> None:
