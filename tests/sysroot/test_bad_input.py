@@ -94,7 +94,7 @@ def test_a_view_whose_server_died(deployed: Machine, mount_view: MountView) -> N
     view = mount_view(deployed.repository)
     kill_server(view)
     assert "whose server was killed" in deployed.run("deploy", view / "refs/os/a", status=17).stderr
-    subprocess.run(["fusermount3", "-u", view], check=True)
+    deployed.fsview("umount", view)
 
 
 def test_a_second_command_waits_or_says_for_whom(deployed: Machine) -> None:

@@ -163,10 +163,14 @@ def test_a_current_that_fsview_did_not_make_is_named(stateroot: Stateroot, targe
 
 def test_one_command_at_a_time(sysroot: Sysroot) -> None:
     told: list[str] = []
-    done = threading.Event()
+    waits, done = threading.Event(), threading.Event()
+
+    def tell(text: str) -> None:
+        told.append(text)
+        waits.set()
 
     def second() -> None:
-        with locked(sysroot.path, tell=told.append):
+        with locked(sysroot.path, tell=tell):
             done.set()
 
     with locked(sysroot.path):
@@ -174,7 +178,7 @@ def test_one_command_at_a_time(sysroot: Sysroot) -> None:
             pass
         waiting = threading.Thread(target=second)
         waiting.start()
-        assert not done.wait(0.2)
-    waiting.join(10)
+        assert waits.wait(30) and not done.wait(0.2)
+    waiting.join(30)
     assert done.is_set()
     assert len(told) == 1 and f"process {os.getpid()} " in told[0]
