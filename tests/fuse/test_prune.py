@@ -76,7 +76,7 @@ def test_a_pruned_commit_is_gone_at_the_next_look(mounted: Mounted, tmp_path: Pa
     assert [name[-8:] for name in os.listdir(mounted.point / "history" / "r")] == [mounted.new[:8]]
     assert (mounted.point / "refs" / "r" / "own1" / "f").read_bytes() == b"1"
     assert (commits / mounted.new / "same" / "f").read_bytes() == b"same"
-    assert "ERROR" not in log_text(tmp_path)
+    assert "level=error" not in log_text(tmp_path)
 
 
 def test_who_is_in_a_pruned_commit(mounted: Mounted, tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_who_is_in_a_pruned_commit(mounted: Mounted, tmp_path: Path) -> None:
     finally:
         os.close(own)
         os.close(deep)
-    assert "ERROR" not in log_text(tmp_path) and log_text(tmp_path) != ""
+    assert "level=error" not in log_text(tmp_path) and log_text(tmp_path) != ""
 
 
 def listed_or_stale(directory: Path | int) -> list[str] | int:
@@ -130,7 +130,7 @@ def test_a_file_that_is_open(mounted: Mounted, tmp_path: Path) -> None:
             assert data == whole
         except OSError as problem:
             assert problem.errno == errno.ESTALE and whole.startswith(data)
-    assert "ERROR" not in log_text(tmp_path)
+    assert "level=error" not in log_text(tmp_path)
 
 
 def test_what_is_mounted_alone_stays(mounted: Mounted, run_fsview: RunFsview, mount_view: MountView) -> None:
@@ -158,7 +158,7 @@ def test_a_mount_of_a_pruned_commit_alone(
     assert error_of(os.listdir, alone / "own0" / "deep") in (errno.ESTALE, errno.ENOENT)
     assert listed_or_stale(alone) in (names, errno.ESTALE)  # what the kernel holds stays right
     assert error_of(os.stat, alone / "nothing") == errno.ESTALE
-    assert "ERROR" not in log_text(tmp_path)
+    assert "level=error" not in log_text(tmp_path)
 
 
 def test_a_commit_that_comes_back(mounted: Mounted, run_fsview: RunFsview, tree_factory: TreeFactory) -> None:

@@ -140,8 +140,8 @@ def test_the_service_is_one_that_systemd_takes(tmp_path: Path) -> None:
     assert str(unit.name) not in done.stderr and done.returncode == 0, done
 
 
-def _view_at(point: Path) -> MountedView:
-    (view,) = (view for view in mounted_views(answer_s=1) if view.point == str(point))
+def _view_at(point: Path, answer_s: float = 30) -> MountedView:
+    (view,) = (view for view in mounted_views(answer_s) if view.point == str(point))
     return view
 
 
@@ -177,7 +177,7 @@ def test_a_view_that_hangs_is_not_waited_for(repo: Path, mount_view: MountView) 
         for pid in processes:
             assert pid is not None
             os.kill(pid, signal.SIGSTOP)
-        view = _view_at(point)
+        view = _view_at(point, answer_s=1)
     finally:
         for pid in processes:
             os.kill(pid or 0, signal.SIGCONT)

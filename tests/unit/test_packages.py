@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import sqlite3
 import struct
@@ -156,7 +157,7 @@ def test_a_tree_without_a_database_has_no_packages(tree_factory: TreeFactory) ->
 
 
 DAMAGED: dict[str, tuple[str, bytes]] = {
-    "binary": ("var/lib/dpkg/status", os.urandom(5000).replace(b":", b"")),
+    "binary": ("var/lib/dpkg/status", random.Random(1).randbytes(5000).replace(b":", b"")),
     "cut off": ("var/lib/dpkg/status", STATUS[: STATUS.index(b"Version: 1:2")]),
     "no state": ("var/lib/dpkg/status", b"Package: a\nVersion: 1\nStatus: installed\n"),
     "without a name": ("lib/apk/db/installed", b"V:1.0\nA:x\n"),

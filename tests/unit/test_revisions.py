@@ -154,6 +154,7 @@ def test_at_most_five_candidates_are_listed(tmp_path: Path) -> None:
 def test_an_abbreviation_reads_no_more_than_its_candidates(
     repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    _resolve(repository, "a1b01")  # what is known of all refs is read once, and kept
     with repository.database.reading() as reading:
         read: list[bytes] = []
         items = type(reading).items
