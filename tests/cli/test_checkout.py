@@ -180,7 +180,7 @@ def test_links_that_are_impossible(fsview: Fsview, large_repo: Path, tmp_path: P
     elsewhere = Path("/dev/shm")
     if not elsewhere.is_dir() or elsewhere.stat().st_dev == large_repo.stat().st_dev:
         pytest.skip("no second file system")
-    target = elsewhere / f"fsview-test-{os.getpid()}"
+    target = elsewhere / f"fsview-test-{os.getpid()}-out"
     for link in ("hardlink", "reflink"):
         assert "impossible here" in fsview("checkout", f"--link={link}", "main", target, status=1).stderr
         assert not target.exists()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import os
 import signal
 import subprocess
 import sys
@@ -22,6 +20,7 @@ from tests.checking import assert_sound
 from tests.crash.driver import REF, Case, run_commit
 from tests.crash.rig import Stand, running, start, wait_for_group
 from tests.forge import forge
+from tests.leaks import open_descriptors
 from tests.readback import committed_snapshot, head
 from tests.running import PROJECT, clean_environment
 from tests.snapshots import assert_same_tree
@@ -178,9 +177,8 @@ def test_a_killed_reader_does_not_make_the_index_grow(stand: Stand, tmp_path: Pa
 
 def test_commits_leave_no_descriptors_behind(stand: Stand, tmp_path: Path) -> None:
     case = stand.case(tmp_path / "repo")
-    gc.collect()  # what other tests left to it
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     for _ in range(5):
         assert run_commit(case) == stand.new
         assert run_commit(replace(case, processes=2)) == stand.new
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_descriptors() == before

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fuse.waits import wait_for
 from tests.leaks import LeakGuard
 from tests.snapshots import assert_same_tree, differences, snapshot
 from tests.trees import Directory, File, Spec, Special, Symlink, build_tree, supports_xattrs
@@ -59,6 +60,7 @@ def test_a_process_in_the_background_is_found_and_ended(leak_guard: LeakGuard) -
     before = leak_guard.survey()
     command = "sleep 300 >/dev/null 2>&1 & echo $!"  # the shell ends, its child goes to init
     pid = int(subprocess.run(["setsid", "sh", "-c", command], capture_output=True, check=True).stdout)
+    wait_for(lambda: Path(f"/proc/{pid}/comm").read_text() == "sleep\n")
     assert leak_guard.sweep(before, grace_s=0.1) == [f"process {pid} still runs: sleep 300"]
     assert leak_guard.survey() == before
 

@@ -19,6 +19,7 @@ from store.errors import CorruptionError, NotFoundError
 from store.refs import set_ref
 from store.repository import Repository
 from store.schema import CommitNumber, RefId, id_key
+from tests.leaks import open_descriptors
 from tests.trees import Directory as Dir
 from tests.trees import File, Spec, Symlink, build_tree, supports_xattrs
 from tools.make_commit import Message, TreeSpec, commit
@@ -323,13 +324,13 @@ def test_with_mtime_zero_all_times_are_zero(tmp_path: Path) -> None:
 
 def test_many_open_files_are_closed_again(sample: Sample) -> None:
     view = View(sample.repository, uid=0, gid=0, now_s=lambda: NOW_S)
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     view.read(sample.node(b"commits/" + sample.checksums[0].encode() + b"/large").node, 0, 10)
-    assert len(os.listdir("/proc/self/fd")) == before + 1
+    assert open_descriptors() == before + 1
     for row in list(view.rows(nodeid.directory_node(FIRST, Rank(2)), 0))[2:]:
         view.read(row.attributes.node, 0, 10)
     view.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_descriptors() == before
 
 
 def test_with_place_inodes_files_have_nodes_of_their_own_and_the_same_st_ino(sample: Sample) -> None:

@@ -22,6 +22,7 @@ from store.staging import Stage, StagedTree
 from store.writer import Writer
 from tests.checking import assert_sound
 from tests.forge import Forge, forge
+from tests.leaks import open_descriptors
 from tests.readback import committed_snapshot
 
 LARGE = bytes(range(256)) * 100  # loose
@@ -38,25 +39,21 @@ def _full(*arguments: object, **options: object) -> Any:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def _descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
-
-
 @pytest.mark.parametrize("name", ["mkdir", "open"])
 def test_a_stage_that_can_not_be_made_leaves_nothing(
     repository: Repository, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    before = _descriptors()
+    before = open_descriptors()
     with monkeypatch.context() as patch:
         patch.setattr(Path, name, _full)
         with pytest.raises(OSError, match="No space left"):
             Stage(repository)
     assert list((repository.path / "tmp").iterdir()) == []
-    assert _descriptors() == before
+    assert open_descriptors() == before
 
 
 def test_leaving_a_stage_on_a_full_disk_tells_the_error_and_removes_it(repository: Repository) -> None:
-    before = _descriptors()
+    before = open_descriptors()
 
     def commit() -> None:
         with Stage(repository) as stage:
@@ -70,7 +67,7 @@ def test_leaving_a_stage_on_a_full_disk_tells_the_error_and_removes_it(repositor
     finally:
         os.close(full)
     assert list((repository.path / "tmp").iterdir()) == []
-    assert _descriptors() == before
+    assert open_descriptors() == before
 
 
 def test_the_next_writer_sweeps_what_a_dead_one_left(repository: Repository) -> None:
@@ -188,10 +185,10 @@ def test_a_dirtree_under_another_checksum_is_our_own_bug(repository: Repository)
 def test_a_disk_that_fills_up_in_a_process_that_hashes_leaves_no_descriptor(
     repository: Repository, tmp_path: Path
 ) -> None:
-    before = _descriptors()
+    before = open_descriptors()
     with Writer(repository) as writer:
         stager = Stager(repository, writer.stage.path, "0")
         shutil.rmtree(writer.stage.path / "loose")  # as good as full: nothing can be written there
         with pytest.raises(FileNotFoundError), stager:
             stager.whole(LARGE, FileHeader(0, 0, 0o100644), 0)
-    assert _descriptors() == before
+    assert open_descriptors() == before
