@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -398,7 +399,7 @@ def _with_an_open_fuse(home: Path, *arguments: str) -> tuple[int, str, str]:
     if child == 0:
         status = 99
         try:
-            os.environ["TMPDIR"] = str(home)
+            os.environ["TMPDIR"] = tempfile.tempdir = str(home)  # what it was is known by now
             run_here(
                 ["run", "--repo", str(home / "repo"), *arguments]
             )  # nobody may not be able to read what this imports
