@@ -58,10 +58,10 @@ def locate(path: str) -> Located:
 
 
 def is_in_view(path: str) -> bool:
-    """Whether something is at *path*, and it is in a mounted view."""
+    """Whether *path* leads into a mounted view, be there something at it, be the view's server alive, or not."""
     try:
-        mount = mount_over(mounts(), os.path.realpath(path, strict=True))
-    except OSError:
+        mount = mount_over(mounts(), os.path.realpath(path))
+    except OSError:  # it is relative, and the current directory was deleted
         return False
     return mount is not None and mount.kind == KIND
 

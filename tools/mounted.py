@@ -1,7 +1,7 @@
 """Paths in mounted views, where commands expect revisions: `fsview log MNT/refs/x/etc/passwd`.
 
-A word is a path if it begins with "/" or ".", as no revision does. Another one with a "/" in it is a path if it is in a
-mounted view, unless it is a revision of the repository that was named. The repository is then the view's: against
+A word is a path if it begins with "/" or ".", as no revision does. Another one with a "/" in it is a path if it leads
+into a mounted view, unless it is a revision of the repository that was named. The repository is then the view's: against
 FSVIEW_REPO and the current directory, which are mere defaults, but not against --repo.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from fsview.locate import is_in_view, locate
+from fsview.locate import Located, is_in_view, locate
 from store.errors import FsviewError, InvalidNameError
 from tools.parameters import find_repository, given_repository, named_repository
 
@@ -33,9 +33,9 @@ class PathRevisions:
             NotFoundError, MountError: as `locate` does.
             InvalidNameError: it is in a view of another repository.
         """
-        if not word.startswith(("/", ".")) and (not is_in_view(word) or self._is_revision(word)):
+        found = located(word, named_repository(self._ctx))
+        if found is None:
             return word
-        found = locate(word)
         self.agree(found.repository, word)
         return found.revision
 
@@ -61,19 +61,28 @@ class PathRevisions:
         if self.repository is not None and not is_same(self.repository, given):
             raise InvalidNameError(f"{self._said_by} is in a view of {self.repository}, not of {given}")
 
-    def _is_revision(self, word: str) -> bool:
-        from store.repository import Repository
-        from store.revisions import resolve, split_path
 
-        try:
-            with (
-                Repository.open(find_repository(named_repository(self._ctx))) as repository,
-                repository.database.reading() as reading,
-            ):
-                resolve(reading, split_path(reading, word)[0], now_s=int(time.time()))
-        except FsviewError:
-            return False
-        return True
+def located(word: str, repository: Path | None) -> Located | None:
+    """Return what *word* shows if it is a path; None if it is none, or a revision of *repository* (or the default one).
+
+    Raises:
+        NotFoundError, MountError: as `locate` does.
+    """
+    if not word.startswith(("/", ".")) and (not is_in_view(word) or _is_revision(word, repository)):
+        return None
+    return locate(word)
+
+
+def _is_revision(word: str, path: Path | None) -> bool:
+    from store.repository import Repository
+    from store.revisions import resolve, split_path
+
+    try:
+        with Repository.open(find_repository(path)) as repository, repository.database.reading() as reading:
+            resolve(reading, split_path(reading, word)[0], now_s=int(time.time()))
+    except FsviewError:
+        return False
+    return True
 
 
 def is_same(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
+from errno import ENOTCONN
 from pathlib import Path
 from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar
 
@@ -99,6 +100,17 @@ def find_repository(given: Path | None) -> Path:
     return given or Path()
 
 
+def may_be_path(word: str) -> bool:
+    """Whether *word* is a path, or begins as one: what is named first in it is there, so it is worth a closer look."""
+    if word.startswith(("/", ".")) or "/" not in word:
+        return word.startswith(("/", "."))
+    try:
+        os.lstat(word.partition("/")[0])
+    except OSError as error:
+        return error.errno == ENOTCONN  # a view whose server was killed
+    return True
+
+
 def path_revisions(ctx: click.Context) -> PathRevisions:
     """Return what tells which repository the paths among a command's words are of."""
     from tools.mounted import PathRevisions  # seldom needed
@@ -144,7 +156,7 @@ class RevisionType(RefType):
             return value
         if self._only_with and not isinstance(ctx.params.get(self._only_with), (str, tuple)):
             return value
-        if not value.startswith(("/", ".")) and not ("/" in value and os.path.lexists(value)):
+        if not may_be_path(value):
             return value
         return path_revisions(ctx).take(value)
 

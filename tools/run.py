@@ -125,10 +125,9 @@ def run_in_source(ctx: click.Context, source: str, command: list[str], *, epheme
 
 
 def _is_path(ctx: click.Context, source: str) -> bool:
-    from tools.parameters import path_revisions
+    from tools.parameters import may_be_path, path_revisions
 
-    return source.startswith(("/", ".")) or ("/" in source and os.path.lexists(source)
-                                             and path_revisions(ctx).take(source) != source)  # fmt: skip
+    return source.startswith(("/", ".")) or (may_be_path(source) and path_revisions(ctx).take(source) != source)
 
 
 def _run_in_revision(repository: Path, revision: str, command: list[str], *, ephemeral: bool, chdir: str) -> int:

@@ -166,6 +166,12 @@ def test_relative_words(sample: Sample, run_here: RunHere) -> None:
     assert run_here("show", "rel/1") == expected == run_here("show", "./rel/1") == run_here("show", "../refs/rel/1")
     os.chdir(sample.ref("rel/1"))
     assert run_here("show", ".") == expected
+    os.chdir(sample.point)
+    for word in ("refs/missing", "refs/rel/1/missing", "commits/dead"):
+        for command in (["log", word], ["checkout", word, "/nowhere"], ["run", word, "--", "true"]):
+            assert f"{word} does not exist" in run_here(*command, status=1)
+    os.chdir("/")
+    assert "is named 'tmp/missing'" in run_here("log", "--repo", sample.repo, "tmp/missing", status=1)  # in no view
 
 
 def test_one_repository_a_command(
@@ -229,4 +235,7 @@ def test_a_dead_view(repo: Path, point: Path, run_fsview: RunFsview, run_here: R
         with pytest.raises(MountError, match="was killed"):
             locate(str(path))
     assert "mount it there again" in run_here("log", point / "refs/r", status=17)
+    os.chdir(point.parent)
+    assert "mount it there again" in run_here("log", f"{point.name}/refs/r", status=17)
+    os.chdir("/")
     run_fsview("umount", point)

@@ -97,6 +97,20 @@ def test_a_view_whose_server_died(deployed: Machine, mount_view: MountView) -> N
     deployed.fsview("umount", view)
 
 
+def test_a_relative_word_is_a_ref_of_the_sysroot_else_a_path_in_a_view(
+    deployed: Machine, mount_view: MountView, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    deployed.fsview("init", other)
+    deployed.fsview("commit", "--repo", other, "-b", "os/a", deployed.where / "tree-0/usr")
+    refs, given = mount_view(other) / "refs", ("--sysroot", deployed.path)
+    (checksum,) = {one["commit"] for one in deployed.status()["generations"]}
+    assert checksum in deployed.fsview("deploy", "-n", "os/a", *given, cwd=refs).stdout
+    assert "Upgrade: nothing new" in deployed.fsview("status", *given, cwd=refs).stdout
+    for words in (["deploy", "os/missing"], ["deploy", "--dest", tmp_path / "x", "os/missing"]):
+        assert "fsview: os/missing does not exist" in deployed.fsview(*words, *given, cwd=refs, status=1).stderr
+
+
 def test_a_second_command_waits_or_says_for_whom(deployed: Machine) -> None:
     program = (
         "import sys, time; from pathlib import Path; from tools.sysroot.locking import locked\n"

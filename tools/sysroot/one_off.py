@@ -53,7 +53,7 @@ def open_one_off(
         if sysroot is not None:
             yield stack.enter_context(open_source(sysroot, source, dry_run=dry_run))
             return
-        found = located(source)
+        found = located(source, given)
         if found is None:
             yield stack.enter_context(Repository.open(find_repository(given))), source
             return

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -13,6 +13,7 @@ from store.errors import NotFoundError
 from store.objects import checksum_from_hex
 from store.repository import Repository
 from store.tree import commit_number
+from tools.parameters import may_be_path
 from tools.render import progress
 from tools.sysroot.layout import Sysroot
 
@@ -31,7 +32,8 @@ def open_source(sysroot: Sysroot, source: str, *, dry_run: bool = False) -> Iter
         MountError: the view does not answer.
         SourceError: what is copied is not what its checksum stands for.
     """
-    where, found = sysroot.repository_path, located(source)
+    where = sysroot.repository_path
+    found = located(source, where)
     try:
         repository = Repository.open(where)
     except NotFoundError as error:
@@ -42,18 +44,18 @@ def open_source(sysroot: Sysroot, source: str, *, dry_run: bool = False) -> Iter
         yield repository, source if found is None else found.revision
 
 
-def located(source: str) -> Located | None:
-    """Return what *source* shows, if it is a path in a mounted view, and None if it is a revision.
+def located(source: str, repository: Path | None) -> Located | None:
+    """Return what *source* shows, if it is a path in a mounted view, and None if it is a revision of *repository*.
 
     Raises:
         NotFoundError: nothing is at the path.
         MountError: the view does not answer.
     """
-    if not source.startswith(("/", ".")) and not ("/" in source and os.path.lexists(source)):
+    if not may_be_path(source):
         return None
-    from fsview.locate import is_in_view, locate  # revisions don't need them
+    from tools import mounted  # revisions don't need it
 
-    return locate(source) if source.startswith(("/", ".")) or is_in_view(source) else None
+    return mounted.located(source, repository)
 
 
 def take_over(repository: Repository, found: Located, path: str, why: str, *, dry_run: bool) -> None:
