@@ -1,8 +1,8 @@
 """Paths in mounted views, where commands expect revisions: `fsview log MNT/refs/x/etc/passwd`.
 
 A word is a path if it begins with "/" or ".", as no revision does. Another one with a "/" in it is a path if it leads
-into a mounted view, unless it is a revision of the repository that was named. The repository is then the view's: against
-FSVIEW_REPO and the current directory, which are mere defaults, but not against --repo.
+into a mounted view, unless it is a revision of the repository that was named. The repository is then the view's:
+against FSVIEW_REPO and the current directory, which are mere defaults, but not against --repo.
 """
 
 from __future__ import annotations
