@@ -50,8 +50,12 @@ _TOLD = "told"
 
 
 def pytest_configure() -> None:
-    """Have Ctrl-C end what tests start, even if a script started the tests with "&", which has it ignored."""
+    """Give the tests what a user's shell has, whoever started them.
+
+    Ctrl-C ends what they start, though a script that ran them with "&" has it ignored; others may read what they make.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.umask(0o022)
 
 
 @pytest.fixture(scope="session")

@@ -18,5 +18,6 @@ def import_everything() -> None:
         for module in walk_packages(package.__path__, f"{package.__name__}."):
             if not module.name.endswith("__main__"):
                 import_module(module.name)
-    for name in ("lmdb._envid", "pathspec", "tomli_w._writer", "tqdm"):  # what these libraries do, or we with them
+    # What these libraries do, or we with them.
+    for name in ("click._textwrap", "lmdb._envid", "pathspec", "tomli_w._writer", "tqdm"):
         import_module(name)
