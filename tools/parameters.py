@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
-from errno import ENOTCONN
 from pathlib import Path
 from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar
 
@@ -106,8 +105,10 @@ def may_be_path(word: str) -> bool:
         return word.startswith(("/", "."))
     try:
         os.lstat(word.partition("/")[0])
-    except OSError as error:
-        return error.errno == ENOTCONN  # a view whose server was killed
+    except FileNotFoundError:
+        return False
+    except OSError:  # a view that does not answer, because its server was killed or its repository is gone
+        pass
     return True
 
 

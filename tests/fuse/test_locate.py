@@ -223,6 +223,16 @@ def test_completion_leaves_paths_to_the_shell(sample: Sample, tmp_path: Path) ->
         assert expected in done.stdout
 
 
+def test_a_view_whose_repository_was_moved_away(sample: Sample, run_here: RunHere) -> None:
+    os.chdir(sample.point.parent)
+    elsewhere = sample.repo.rename(sample.repo.with_name("elsewhere"))
+    try:
+        assert "Input/output error" in run_here("log", f"{sample.point.name}/refs/rel/1", status=1)
+    finally:
+        elsewhere.rename(sample.repo)
+        os.chdir("/")
+
+
 def test_a_dead_view(repo: Path, point: Path, run_fsview: RunFsview, run_here: RunHere) -> None:
     run_fsview("mount", repo, point)
     checksum = (point / "refs/r").resolve().name
