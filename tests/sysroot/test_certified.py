@@ -374,6 +374,15 @@ def test_keys_that_are_not_there(strict: Machine, trusted: str, status: int, mes
     assert _everything(strict) == before
 
 
+@pytest.mark.parametrize("options", [["--require-certified"], ["--trust", "release.pub"]])
+def test_a_policy_that_forbids_all_or_nothing_is_not_made(
+    strict: Machine, keys: Path, tmp_path: Path, options: list[str]
+) -> None:
+    words = ("sysroot", "init", tmp_path / "other", "--repo", strict.repository)
+    assert "belong together" in strict.fsview(*words, *options, cwd=keys, status=2).stderr
+    assert not (tmp_path / "other").exists()
+
+
 def test_what_was_changed_in_a_deployment_is_not_linked_into_the_next(strict: Machine) -> None:
     _flip_on_disk(strict.root / "usr/bin/same")  # of the index, so the repository is whole
     said = strict.json("deploy", "os/b")

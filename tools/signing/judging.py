@@ -57,7 +57,7 @@ def require_certified(
         raise CorruptionError("a commit", "the repository", f"sha256 {checksum_hex}", found)
     named = f"the commit {checksum_hex[:_SHOWN_DIGITS]}"
     if not trusted:
-        raise UntrustedError(f"{named} is not certified: no key is trusted; name files of keys that are")
+        raise UntrustedError(f"{named} is not certified: no key is trusted; name files of keys in 'trusted'")
     try:
         verdicts = judge(raw_commit, detached, trusted)
     except FormatError as error:

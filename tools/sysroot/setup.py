@@ -59,7 +59,7 @@ Examples:
 
 @sysroot_command.command("init", epilog=INIT_EXAMPLES)
 @click.argument("path", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--require-certified", is_flag=True, help="Deploy only what a trusted key signed.")
+@click.option("--require-certified", is_flag=True, help="Deploy only what a trusted key signed; with --trust.")
 @click.option("--trust", "trusted", multiple=True, metavar="FILE", type=click.Path(path_type=Path, exists=True),
               help="A file with keys that are trusted; may be repeated.")  # fmt: skip
 @DRY_RUN_OPTION
@@ -71,6 +71,8 @@ def init_command(
     dry_run: bool, in_json: bool,
 ) -> None:  # fmt: skip
     """Make a sysroot in DIR, a directory that does not exist yet or is empty, for commits of the repository."""
+    if require_certified != bool(trusted):  # nothing could be deployed; or anything, though keys are named
+        raise click.UsageError("--require-certified and --trust FILE belong together")
     policy = Policy(CERTIFIED if require_certified else "", tuple(key.resolve() for key in trusted))
     repository = located_repository(ctx, repo)
     if dry_run:
