@@ -12,7 +12,7 @@ from store.errors import CorruptionError, FormatError
 from store.findings import Subject
 from store.objects import Checksum, DirMeta, ObjectType
 from store.repository import Repository
-from store.schema import CommitRecord, FileRecord, MetaRecord, TreeRecord, id_key
+from store.schema import FIRST_ID, CommitRecord, FileRecord, MetaRecord, TreeRecord, id_key, key_id
 from store.tree import object_id
 
 Record = TypeVar("Record")
@@ -70,9 +70,13 @@ class Context:
         return self._record(b"commit", number, CommitRecord.unpack)
 
     def counter(self, name: str) -> int | None:
-        """Return the counter *name*, or None where it is damaged, which is reported with the table head."""
+        """Return the counter *name*, or None where it is damaged, which is reported with the table head.
+
+        Where it is missing no id was given out: so all that have one are findings.
+        """
         try:
-            return self.reading.counter(name)
+            value = self.reading.get(b"head", b"next " + name.encode())
+            return FIRST_ID if value is None else key_id(value)
         except (CorruptionError, struct.error):
             return None
 

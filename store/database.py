@@ -33,6 +33,9 @@ MAP_BYTES: Final = 64 << 30  # address space, not disk; grows by doubling when t
 _READERS_MAX: Final = 1024
 _GUARD_BYTES: Final = 8
 _FULL_BYTES: Final = 1 << 20  # a file system with less space than this is full
+_COUNTED: Final = {  # counter: the table that has a record for each id it gave out, but for what was pruned
+    "file": b"file", "tree": b"dirtree", "meta": b"dirmeta", "commit": b"commit", "ref": b"refid", "reflog": b"reflog",
+}  # fmt: skip
 _SEEDS: Final = {name: xxh3_64_intdigest(name) for name in DATABASES}
 
 _open: dict[tuple[int, int], Database] = {}  # (device, inode) -> environment
@@ -137,9 +140,17 @@ class Reading:
         return self._txn.stat(self._handles[table])["entries"]
 
     def counter(self, name: str) -> int:
-        """Return the next id that *name* would give out: all below it, from FIRST_ID, were given."""
+        """Return the next id that *name* would give out: all below it, from FIRST_ID, were given.
+
+        Raises:
+            CorruptionError: it is missing, and ids were given out: the first one would be given out a second time.
+        """
         value = self.get(b"head", b"next " + name.encode())
-        return FIRST_ID if value is None else key_id(value)
+        if value is not None:
+            return key_id(value)
+        if name in _COUNTED and self.count(_COUNTED[name]):
+            raise CorruptionError(f"head {(b'next ' + name.encode()).hex()}", self.where, "the next id", "none")
+        return FIRST_ID
 
     def _checked(self, table: bytes, key: bytes, stored: memoryview) -> bytes:
         value = bytes(stored[:-_GUARD_BYTES])

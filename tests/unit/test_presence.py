@@ -12,7 +12,7 @@ from store.commit_facts import detached_metadata
 from store.database import Reading, Writing
 from store.errors import CorruptionError, NotFoundError
 from store.gvariant import Variant
-from store.objects import Checksum, ObjectType, pack_detached
+from store.objects import Checksum, DirMeta, ObjectType, pack_detached
 from store.presence import numbered
 from store.pruned import record_pruned
 from store.refs import find_ref, list_refs, reflog, set_ref
@@ -123,3 +123,17 @@ def test_detached_metadata_that_are_hidden(repository: Repository, monkeypatch: 
         assert detached_metadata(reading, FIRST) == () and detached_metadata(reading, SECOND) == SIGNED
     monkeypatch.setattr(Reading, "get", lambda reading, table, key: None)
     _refuses(repository, lambda reading: detached_metadata(reading, SECOND))
+
+
+@pytest.mark.unchecked
+@pytest.mark.parametrize("name", ["file", "tree", "meta", "commit", "ref", "reflog"])
+def test_a_counter_that_is_hidden(repository: Repository, name: str) -> None:
+    """Else all nodes of commits would be stale, and the next commit would be written over the first."""
+    _write(repository, lambda writing: writing.delete(b"head", b"next " + name.encode()))
+    with repository.database.reading() as reading, pytest.raises(CorruptionError, match="expected the next id"):
+        reading.counter(name)
+    with pytest.raises(CorruptionError), forge(repository) as work:
+        work.meta = work.writer.add_meta(DirMeta(1, 1, 0o40700))
+        work.publish(work.tree({b"new": work.file(b"new")}), "new", time_s=5)
+    with repository.database.reading() as reading:
+        assert reading.count(b"commit") == 2
