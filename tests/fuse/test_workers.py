@@ -20,7 +20,7 @@ import pytest
 
 from fsview.mountpoint import STATUS_MARK
 from tests.conftest import TreeFactory
-from tests.fuse.waits import is_running, kill, wait_for
+from tests.fuse.waits import is_dead, is_running, kill, wait_for
 from tests.marks import needs_root
 from tests.running import PROJECT, RunFsview
 from tests.trees import Spec
@@ -163,7 +163,7 @@ def test_what_is_for_the_supervisor_doesnt_end_a_worker(view: Path) -> None:
 def test_a_killed_supervisor_takes_its_workers_along(view: Path, point: Path, run_fsview: RunFsview) -> None:
     pids, supervisor, repo = worker_pids(view), status(view)["pid"], status(view)["repository"]
     kill(supervisor, signal.SIGKILL)
-    wait_for(lambda: not any(is_running(pid) for pid in pids))
+    wait_for(lambda: not any(is_running(pid) for pid in pids) and is_dead(point))
     with pytest.raises(OSError) as caught:
         os.listdir(point)
     assert caught.value.errno == errno.ENOTCONN

@@ -44,10 +44,11 @@ def kill_server(point: Path) -> None:
     pid = server_pid(point)
     assert pid is not None
     kill(pid, signal.SIGKILL)
-    wait_for(lambda: _is_dead(point))
+    wait_for(lambda: is_dead(point))
 
 
-def _is_dead(point: Path) -> bool:
+def is_dead(point: Path) -> bool:
+    """Whether nobody serves the view at *point* any more; before that a request may be taken along by who dies."""
     try:
         os.statvfs(point)
     except OSError as error:
