@@ -101,7 +101,7 @@ def _check_index(repo: Path, point: Path, count: int, seed: int) -> Counter[str]
 
 
 def test_the_index(tmp_path: Path, point: Path) -> None:
-    _check_index(make_repository(tmp_path), point, 60, seed=20_263)
+    _check_index(make_repository(tmp_path), point, 60, seed=20_306)  # one that hits more than what is asked for
 
 
 @pytest.mark.torture
