@@ -40,7 +40,7 @@ from store.errors import InvalidNameError, NotFoundError, PrunedError
 from store.listing import Entry
 from store.objects import Checksum, ObjectType
 from store.presence import check_no_commit
-from store.refs import find_ref, reflog
+from store.refs import NAME_BYTES_MAX, find_ref, reflog
 from store.schema import CommitNumber, ReflogRecord, RefRecord, id_key, key_id
 from store.tree import commit_number, commit_record, find, load_parent_and_time, root_entry
 
@@ -224,8 +224,15 @@ def _resolve_base(reading: Reading, base: str) -> CommitNumber:
         return named[1].commit
     number = resolve_abbreviation(reading, base) if _HEX.fullmatch(base) else None
     if number is None:
-        raise NotFoundError(f"no ref, commit or abbreviation is named {base!r}; 'fsview refs' lists the refs")
+        raise NotFoundError(f"no ref, commit or abbreviation is named {base!r}; {_hint(reading, base)}")
     return number
+
+
+def _hint(reading: Reading, base: str) -> str:
+    """Return where to look instead of *base*: at a ref below it, if there is one."""
+    start = base.rstrip("/").encode("utf-8", "surrogatepass") + b"/"
+    below = next(reading.items(b"ref", prefix=start), None) if len(start) < NAME_BYTES_MAX else None
+    return "'fsview refs' lists the refs" if below is None else f"there is {below[0].decode('utf-8', 'replace')}"
 
 
 def resolve_abbreviation(reading: Reading, digits: str) -> CommitNumber | None:

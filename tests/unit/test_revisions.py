@@ -114,6 +114,8 @@ def _resolve(repository: Repository, text: str) -> Checksum:
         ("cut^", "was pruned, or not brought here"),
         ("nowhere", "no ref, commit or abbreviation"),
         ("nowhere@{1}", "no ref nowhere"),
+        ("origin:a", "named 'origin:a'; there is origin:a/b$"),
+        ("a/", "named 'a/'; there is a/b$"),
         ("ffff", "no ref, commit or abbreviation"),
         ("f" * 64, "no commit"),
         ("a" * 65, "no ref, commit or abbreviation"),
