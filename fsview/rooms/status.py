@@ -36,7 +36,7 @@ class Status(Room[Fixed | StatusFile]):
         if isinstance(node, Fixed):
             return self._ground.directory(node.node, FOREVER_S)
         content = self.content(node)
-        mtime_ns = self._ground.now_s() * _SECOND_NS + xxh3_64_intdigest(content) % _SECOND_NS
+        mtime_ns = (self._ground.now_s() - 1) * _SECOND_NS + xxh3_64_intdigest(content) % _SECOND_NS
         return self._ground.file(virtual_node(node), len(content), mtime_ns, 0)
 
     def find(self, directory: Fixed | StatusFile, name: bytes) -> Attributes | None:

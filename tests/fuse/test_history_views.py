@@ -266,6 +266,7 @@ def test_forged_names(lived: Lived) -> None:
 def test_status(settled: Lived) -> None:
     status = settled.point / ".fsview"
     assert sorted(os.listdir(status)) == ["metrics", "repository", "stats.json", "version"]
+    assert all((status / name).stat().st_mtime <= time.time() for name in os.listdir(status))
     assert (status / "repository").read_text() == f"{settled.repository.path}\n"
     assert json.loads((status / "stats.json").read_text())["repository"] == str(settled.repository.path)
     before, after = (
