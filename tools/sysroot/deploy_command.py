@@ -51,7 +51,8 @@ def deploy_command(
 ) -> None:
     """Write the tree SOURCE, a revision or a path in a mounted view, and make it current.
 
-    With --dest it is written elsewhere; SOURCE may then be of --repo, too.
+    With --dest it is written elsewhere; SOURCE may then be of --repo, too, and
+    a policy holds only if its sysroot is named with --sysroot.
     """
     named = named_repository(click.get_current_context())
     if dest is None:
