@@ -144,7 +144,9 @@ def test_sockets_and_fifos_in_etc(machine: Machine) -> None:
     with socket.socket(socket.AF_UNIX) as listening:
         os.chdir(machine.root / "etc")  # a socket's path has 107 bytes at most
         listening.bind("s")
+        planned = machine.run("deploy", "-n", "os/a").stdout
         said = machine.json("deploy", "os/a")
+    assert "\n  pipe: a socket, device or FIFO; skipped\n  s: a socket, device or FIFO; skipped\n" in planned
     assert sorted(said["etc"]["skipped"]) == ["pipe", "s"]
     assert not os.path.lexists(machine.root / "etc/pipe")
 

@@ -114,10 +114,15 @@ def conflict_lines(conflicts: list[Conflict]) -> list[str]:
     ]
 
 
-def merge_text(merge: Merge) -> str:
-    """Return what was merged, in words."""
+def merge_lines(merge: Merge) -> list[str]:
+    """Return what was merged in words: the counts, then a line for each conflict and for all that was skipped."""
+    skipped = [f"  {quote_path(path)}: a socket, device or FIFO; skipped" for path in sorted(merge.skipped)]
+    return [_counts(merge), *conflict_lines(merge.conflicts), *skipped]
+
+
+def _counts(merge: Merge) -> str:
     counts = f"{merge.modified} modified, {merge.added} added, {merge.deleted} deleted"
     more = [f"{len(merge.text_merged)} merged line by line"] if merge.text_merged else []
     more += [count_text(len(merge.conflicts), "conflict")] if merge.conflicts else []
-    more += [f"{len(merge.skipped)} skipped (sockets, devices, FIFOs)"] if merge.skipped else []
+    more += [f"{len(merge.skipped)} skipped"] if merge.skipped else []
     return f"changes of /etc carried over: {', '.join([counts, *more])}"

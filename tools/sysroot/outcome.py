@@ -50,10 +50,9 @@ def _outcome_lines(outcome: Outcome) -> list[str]:
     else:
         lines.append(f"the deployment {outcome.generation.deployment} was there, and no change of /etc to carry over")
     if outcome.merge is not None:
-        from tools.sysroot.merging import conflict_lines, merge_text
+        from tools.sysroot.merging import merge_lines
 
-        lines.append(merge_text(outcome.merge))
-        lines += conflict_lines(outcome.merge.conflicts)
+        lines += merge_lines(outcome.merge)
     lines += [_accepted(lower) for lower in outcome.lower]
     if outcome.generation.origin.packages:
         lines.append(f"packages: {outcome.generation.origin.packages}")

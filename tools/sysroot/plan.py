@@ -13,7 +13,7 @@ from tools.render import json_path
 from tools.sysroot.data_versions import Lower, lower_versions, refuse_lower
 from tools.sysroot.etc_merge import Merge, merge_etc
 from tools.sysroot.layout import Generation, Stateroot
-from tools.sysroot.merging import conflict_lines, merge_text, refuse_conflicts
+from tools.sysroot.merging import merge_lines, refuse_conflicts
 from tools.sysroot.package_summary import package_summary
 from tools.sysroot.policy import check_signature
 from tools.sysroot.shape import shape_of
@@ -73,7 +73,7 @@ def plan_lines(plan: Plan) -> list[str]:
     if origin:
         lines.append(f"in place of:  {origin.ref or origin.source} {origin.commit} {origin.title}".rstrip())
     lines += [f"certified by: {', '.join(plan.certified)}"] if plan.certified else []
-    lines += [merge_text(plan.merge), *conflict_lines(plan.merge.conflicts)] if plan.merge else []
+    lines += merge_lines(plan.merge) if plan.merge else []
     lines += [f"packages:     {plan.packages}"] if plan.packages else []
     return [*lines, *(f"accepted: {lower.text}" for lower in plan.lower)]
 
