@@ -1,8 +1,9 @@
 """From a commit's listings to files on disk: the tree below one destination.
 
-First all directories are made, then they are filled, by several processes if there is much to do. One is open at a
-time, and every name is taken relative to it, so depth and hostile names don't matter. The destination itself is nobody
-else's to enter until all is done. Children are complete before their parents, as not every mode lets its owner in.
+Of a subtree first all directories are made, then they are filled; several processes take a subtree each, or the files
+of a large directory. One directory is open at a time, and every name is taken relative to it, so depth and hostile
+names don't matter. The destination itself is nobody else's to enter until all is done. Children are complete before
+their parents, as not every mode lets its owner in.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import suppress
+from copy import copy
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -44,6 +46,13 @@ class _Made(NamedTuple):
     listing: Listing | None
 
 
+class _Step(NamedTuple):
+    """What one process does at a time: some directories in one that is there; or, where they are None, its files."""
+
+    above: _Made
+    children: list[Entry] | None
+
+
 class TreeWriter:
     """Writes below one destination."""
 
@@ -57,7 +66,6 @@ class TreeWriter:
         A large tree is written by *processes* (for root as many as there are cores, at most 8).
         """
         self._repository, self._hollow, self._neighbours, self._advance = repository, hollow, neighbours, advance
-        self._entries = 0  # of the whole tree
         self._filler = Filler(repository, linker, user_mode, shown, neighbours)
         # Who is not root is kept out by a mode that he has set, so for him the order counts.
         self._processes = processes or (min(os.cpu_count() or 1, _PROCESSES_MAX) if os.geteuid() == 0 else 1)
@@ -71,15 +79,11 @@ class TreeWriter:
         """Write what is in the directory *root* into the empty directory *top*, and give that its attributes."""
         self._filler.top = path
         os.fchmod(top, 0o700)
-        made = list(self._lay_out(top, path, root))
-        made.reverse()
-        last = made.pop()
-        if self._processes > 1 and self._entries > _ALONE_ENTRIES_MAX:
-            self._share_out(top, made)
+        if self._processes > 1 and (entries := self._listing(path, root).entries) > _ALONE_ENTRIES_MAX:
+            self._share_out(top, path, root, 1 + entries // (self._processes * _STEPS_EACH))
         else:
-            for one in made:
-                self._advance(self._complete(self._filler, self._repository, top, one))
-        self._advance(self._complete(self._filler, self._repository, top, last))
+            for count in self._write(top, path, root):
+                self._advance(count)
 
     def single(self, directory: int, name: bytes, path: bytes, entry: Entry) -> None:
         """Write a file or a symlink called *name* into *directory*."""
@@ -87,13 +91,17 @@ class TreeWriter:
         with self._repository.database.reading() as reading:
             self._filler.single(reading, directory, name, path, entry)
 
+    def _write(self, top: int, path: bytes, root: Entry) -> Iterator[int]:
+        """Complete the directory *root*, which is there, and all below it; yield how many entries each has."""
+        for made in reversed(list(self._lay_out(top, path, root))):
+            yield self._complete(top, made)
+
     def _lay_out(self, top: int, path: bytes, root: Entry) -> Iterator[_Made]:
-        """Make all directories, parents first."""
+        """Make all directories below *root*, parents first."""
         kept = 0
-        here = os.dup(top)
+        here = self._open(top, path)
         try:
             listing = self._listing(path, root)
-            self._entries = listing.entries
             yield _Made(path, root, listing)
             stack = [(path, listing.subdirectories())]
             while stack:
@@ -104,11 +112,7 @@ class TreeWriter:
                     if stack:
                         here = _go(here, b"..")
                     continue
-                below = path + b"/" + child.name
-                if len(stack) > _DEPTH_MAX:
-                    raise CorruptionError("a dirtree", quote_path(below), f"at most {_DEPTH_MAX} levels", "more")
-                with self._filler.told(below):
-                    os.mkdir(child.name, 0o700, dir_fd=here)
+                below = self._make(here, path, child.name)
                 listing = self._listing(below, child)
                 kept += len(listing)
                 yield _Made(below, child, listing if not listing or kept <= _KEPT_ENTRIES_MAX else None)
@@ -118,6 +122,18 @@ class TreeWriter:
                     stack.append((below, listing.subdirectories()))
         finally:
             os.close(here)
+
+    def _make(self, here: int, path: bytes, name: bytes) -> bytes:
+        """Make a directory in *path*, which is open; return its own path."""
+        below = path + b"/" + name
+        if below.count(b"/") > _DEPTH_MAX:
+            raise CorruptionError("a dirtree", quote_path(below), f"at most {_DEPTH_MAX} levels", "more")
+        with self._filler.told(below):
+            os.mkdir(name, 0o700, dir_fd=here)
+        return below
+
+    def _open(self, top: int, path: bytes) -> int:
+        return _open_below(top, path[len(self._filler.top) :])
 
     def _listing(self, path: bytes, directory: Entry) -> Listing:
         if path in self._hollow:
@@ -132,34 +148,85 @@ class TreeWriter:
             raise CorruptionError("a listing", quote_path(path or b"/"), "names of files", str(error)) from error
         return listing
 
-    def _complete(self, filler: Filler, repository: Repository, top: int, made: _Made) -> int:
-        """Fill a directory, and give it its attributes; return how many entries it has."""
-        with repository.database.reading() as reading, filler.told(made.path):
+    def _complete(self, top: int, made: _Made, *, fill: bool = True, dress: bool = True) -> int:
+        """Write a directory's files, and give it its attributes; return how many entries it has."""
+        with self._repository.database.reading() as reading, self._filler.told(made.path):
             listing = load_listing(reading, TreeId(made.entry.id)) if made.listing is None else made.listing
-            here = _open_below(top, made.path[len(filler.top) :])
+            here = self._open(top, made.path)
             try:
-                filler.fill(reading, here, made.path, made.entry, listing)
-                filler.dress(reading, here, made.path, made.entry)
+                if fill:
+                    self._filler.fill(reading, here, made.path, made.entry, listing)
+                if dress:
+                    self._filler.dress(reading, here, made.path, made.entry)
             finally:
                 os.close(here)
         return len(listing)
 
-    def _share_out(self, top: int, made: Sequence[_Made]) -> None:
-        """Have several processes complete directories, some at a time."""
-        steps = list(_parts(made, 1 + len(made) // (self._processes * _STEPS_EACH)))
+    def _share_out(self, top: int, path: bytes, root: Entry, share: int) -> None:
+        """Have several processes write the tree, about *share* entries at a time."""
+        large, steps = self._plan(top, path, root, share)
 
         def begin() -> Hand:
-            repository = Repository.open(self._repository.path)  # an index can't be used through a fork
-            filler = self._filler.over(repository)
-
-            def step(number: int) -> int:
-                return sum(self._complete(filler, repository, top, one) for one in steps[number])
-
-            return Hand(step, lambda: (filler.done, filler.counts))
+            own = copy(self)
+            own._repository = Repository.open(self._repository.path)  # an index can't be used through a fork
+            own._filler = self._filler.over(own._repository)
+            return Hand(lambda number: own._do(top, steps[number]), lambda: (own._filler.done, own._filler.counts))
 
         for done, counts in work_together(len(steps), self._processes, begin, self._advance):
             self._filler.done.add(done)
             self._filler.counts.add(counts)
+        for made in reversed(large):
+            self._complete(top, made, fill=False)
+
+    def _plan(self, top: int, path: bytes, root: Entry, share: int) -> tuple[list[_Made], list[_Step]]:
+        """Make the directories with more than *share* entries below them, parents first; the rest is steps."""
+        large: list[_Made] = []
+        steps: list[_Step] = []
+        waiting = [(path, root)]
+        while waiting:
+            path, entry = waiting.pop()
+            made = _Made(path, entry, self._listing(path, entry))
+            large.append(made)
+            steps.append(_Step(made, None))
+            here = self._open(top, path)
+            try:
+                for children, size in _groups(made.listing or _EMPTY, share):
+                    if size > share:
+                        waiting += [(self._make(here, path, child.name), child) for child in children]
+                    else:
+                        steps.append(_Step(made, children))
+            finally:
+                os.close(here)
+        return large, steps
+
+    def _do(self, top: int, step: _Step) -> int:
+        """Do what one process does at a time; return how many entries that are."""
+        above, children = step
+        if children is None:
+            return self._complete(top, above, dress=False)
+        here = self._open(top, above.path)
+        try:
+            made = [(self._make(here, above.path, child.name), child) for child in children]
+        finally:
+            os.close(here)
+        return sum(count for path, child in made for count in self._write(top, path, child))
+
+
+def _groups(listing: Listing, share: int) -> Iterator[tuple[list[Entry], int]]:
+    """Yield sub-directories and how many entries they are, all below included: some together, or a large one."""
+    group: list[Entry] = []
+    size = 0
+    ends = [*(entry.entries_before for entry in listing), listing.entries][1:]
+    for entry, end in zip(listing, ends, strict=True):
+        if entry.is_directory:
+            below = end - entry.entries_before
+            if group and size + below > share:
+                yield group, size
+                group, size = [], 0
+            group.append(entry)
+            size += below
+    if group:
+        yield group, size
 
 
 def _go(here: int, name: bytes) -> int:
@@ -184,11 +251,6 @@ def _open_below(top: int, path: bytes) -> int:
             os.close(here)
         here, names = there, names[count:]
     return here
-
-
-def _parts(made: Sequence[_Made], size: int) -> Iterator[Sequence[_Made]]:
-    for at in range(0, len(made), size):
-        yield made[at : at + size]
 
 
 def forget_acls(directory: int) -> None:

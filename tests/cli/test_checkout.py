@@ -63,7 +63,12 @@ def _check_out(repo: Path, revision: str, destination: Path, **options: Any) -> 
         checkout(repository, place, destination, **options)
 
 
-def test_everything_comes_back(fsview: Fsview, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("steps_each", [1, 4, 1000])
+def test_everything_comes_back(
+    fsview: Fsview, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps_each: int
+) -> None:
+    """However the work is shared out: a few large subtrees each, some small ones at a time, every directory apart."""
+    monkeypatch.setattr(tools.materialise, "_STEPS_EACH", steps_each)
     spec = dict(sample_tree())
     tree = build_tree(tmp_path / "tree", spec)
     if os.geteuid() == 0:
