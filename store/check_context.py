@@ -12,7 +12,7 @@ from store.errors import CorruptionError, FormatError
 from store.findings import Subject
 from store.objects import Checksum, DirMeta, ObjectType
 from store.repository import Repository
-from store.schema import FIRST_ID, CommitRecord, FileRecord, MetaRecord, TreeRecord, id_key, key_id
+from store.schema import FIRST_ID, CommitRecord, FileRecord, MetaRecord, TreeRecord, counter_key, id_key, key_id
 from store.tree import object_id
 
 Record = TypeVar("Record")
@@ -75,7 +75,7 @@ class Context:
         Where it is missing no id was given out: so all that have one are findings.
         """
         try:
-            value = self.reading.get(b"head", b"next " + name.encode())
+            value = self.reading.get(b"head", counter_key(name))
             return FIRST_ID if value is None else key_id(value)
         except (CorruptionError, struct.error):
             return None

@@ -14,6 +14,7 @@ from store.objects import ObjectType
 from store.pruned import PRUNED_KEYS
 from store.refs import check_ref_name
 from store.schema import (
+    COUNTED,
     FIRST_ID,
     GENERATION,
     FormatRecord,
@@ -21,15 +22,14 @@ from store.schema import (
     ReflogRecord,
     RefName,
     RefRecord,
+    counter_key,
     id_key,
     key_id,
 )
 from store.statcache import IDS, STAT, StatRecord
 
 _SECRET_BYTES: Final = 32
-_COUNTERS: Final = frozenset(
-    b"next " + name for name in (b"file", b"tree", b"meta", b"commit", b"ref", b"reflog", GENERATION.encode())
-)
+_COUNTERS: Final = frozenset(map(counter_key, (*COUNTED, GENERATION)))
 
 
 def check_head(context: Context, key: bytes, value: bytes) -> Iterator[str]:

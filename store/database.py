@@ -25,7 +25,7 @@ import lmdb
 from xxhash import xxh3_64_digest, xxh3_64_intdigest
 
 from store.errors import AccessError, ConflictError, CorruptionError, FormatError, FsviewError, PrunedError
-from store.schema import DATABASES, FIRST_ID, OBJECT_COUNTERS, id_key, key_id
+from store.schema import COUNTED, DATABASES, FIRST_ID, OBJECT_COUNTERS, counter_key, id_key, key_id
 
 Result = TypeVar("Result")
 
@@ -33,9 +33,6 @@ MAP_BYTES: Final = 64 << 30  # address space, not disk; grows by doubling when t
 _READERS_MAX: Final = 1024
 _GUARD_BYTES: Final = 8
 _FULL_BYTES: Final = 1 << 20  # a file system with less space than this is full
-_COUNTED: Final = {  # counter: the table that has a record for each id it gave out, but for what was pruned
-    "file": b"file", "tree": b"dirtree", "meta": b"dirmeta", "commit": b"commit", "ref": b"refid", "reflog": b"reflog",
-}  # fmt: skip
 _SEEDS: Final = {name: xxh3_64_intdigest(name) for name in DATABASES}
 
 _open: dict[tuple[int, int], Database] = {}  # (device, inode) -> environment
@@ -145,11 +142,12 @@ class Reading:
         Raises:
             CorruptionError: it is missing, and ids were given out: the first one would be given out a second time.
         """
-        value = self.get(b"head", b"next " + name.encode())
+        key = counter_key(name)
+        value = self.get(b"head", key)
         if value is not None:
             return key_id(value)
-        if name in _COUNTED and self.count(_COUNTED[name]):
-            raise CorruptionError(f"head {(b'next ' + name.encode()).hex()}", self.where, "the next id", "none")
+        if name in COUNTED and self.count(COUNTED[name]):
+            raise CorruptionError(f"head {key.hex()}", self.where, "the next id", "none")
         return FIRST_ID
 
     def _checked(self, table: bytes, key: bytes, stored: memoryview) -> bytes:
@@ -185,7 +183,7 @@ class Writing(Reading):
 
     def set_counter(self, name: str, value: int) -> None:
         """Say that every id below *value* was given out."""
-        self.put(b"head", b"next " + name.encode(), id_key(value))
+        self.put(b"head", counter_key(name), id_key(value))
 
     def take_id(self, name: str) -> int:
         """Return a new id of the counter *name*, never given out before."""

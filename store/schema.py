@@ -82,6 +82,11 @@ OBJECT_COUNTERS: Final = {
     b"dirmeta": "meta", b"commit": "commit",
 }  # fmt: skip
 
+# The counters that give ids out, and the database that has a record for each of these, but for what was pruned.
+COUNTED: Final = {
+    "file": b"file", "tree": b"dirtree", "meta": b"dirmeta", "commit": b"commit", "ref": b"refid", "reflog": b"reflog",
+}  # fmt: skip
+
 GENERATION: Final = "prune"  # the counter of prunes: whoever keeps what the index said looks at it
 
 _U64 = struct.Struct(">Q")
@@ -98,6 +103,11 @@ def key_id(data: bytes) -> int:
     """Return the id that an 8-byte key or value holds."""
     number: int = _U64.unpack(data)[0]
     return number
+
+
+def counter_key(name: str) -> bytes:
+    """Return the key in "head" of a counter."""
+    return b"next " + name.encode()
 
 
 def pair_key(first: int, second: int) -> bytes:

@@ -1,4 +1,7 @@
-"""Marks that tests of several rooms have: what a developer's machine may lack. Where CI runs, all of it is there."""
+"""Marks that tests of several rooms have: what a developer's machine may lack, and `make test` can't install.
+
+CI runs as root and with /dev/fuse; without them a developer can still try what doesn't need them.
+"""
 
 from __future__ import annotations
 

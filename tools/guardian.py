@@ -24,6 +24,7 @@ from fsview import mountpoint
 from fsview.mountinfo import mounts
 from fsview.mounting import KIND, detach
 from store.errors import MountError
+from tools.orphans import interrupts_held
 
 _END_TIMEOUT_MS: Final = 10_000
 
@@ -43,9 +44,10 @@ class Guardian:
         reader, self.status = os.pipe()
         sys.stdout.flush()
         sys.stderr.flush()
-        self._pid = os.fork()
-        if self._pid == 0:
-            _guard(self.path, other, reader)
+        with interrupts_held():
+            self._pid = os.fork()
+            if self._pid == 0:
+                _guard(self.path, other, reader)
         other.close()
         os.close(reader)
         return self

@@ -185,12 +185,13 @@ class TreeWriter:
         waiting = [(path, root)]
         while waiting:
             path, entry = waiting.pop()
-            made = _Made(path, entry, self._listing(path, entry))
+            listing = self._listing(path, entry)
+            made = _Made(path, entry, listing)
             large.append(made)
             steps.append(_Step(made, None))
             here = self._open(top, path)
             try:
-                for children, size in _groups(made.listing or _EMPTY, share):
+                for children, size in _groups(listing, share):
                     if size > share:
                         waiting += [(self._make(here, path, child.name), child) for child in children]
                     else:

@@ -151,5 +151,8 @@ def mount_command(
 @click.argument("point", metavar="MNT", type=POINT)
 @click.option("-l", "--lazy", is_flag=True, help="Take it away even if it is in use; who uses it sees errors.")
 def umount_command(point: Path, lazy: bool) -> None:
-    """End the view at MNT, and wait until its server is gone; first, some seconds, for who uses it to let go of it."""
+    """End the view at MNT, and wait until its server is gone.
+
+    Who uses the view is given some seconds to let go of it.
+    """
     unmount(point, lazy=lazy)

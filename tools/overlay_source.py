@@ -209,9 +209,8 @@ class UpperDirectory(DiskDirectory):
             return self._base.root
         if _OPAQUE in self._hidden or self._note(b"", b"opaque") == b"y":
             return None
-        if self._base.by_names and self._above._lower is None:
-            return None  # it goes by the path alone and knows no redirects
-        redirect = self._place if self._base.by_names else self._note(b"", b"redirect") or os.path.basename(self.path)
+        noted = None if self._base.by_names else self._note(b"", b"redirect")  # fuse-overlayfs knows none
+        redirect = noted or os.path.basename(self.path)
         with self._base.commit.repository.database.reading() as reading:
             found: Entry | None = None
             if redirect.startswith(b"/"):

@@ -101,8 +101,10 @@ def find_repository(given: Path | None) -> Path:
 
 def may_be_path(word: str) -> bool:
     """Whether *word* is a path, or begins as one: what is named first in it is there, so it is worth a closer look."""
-    if word.startswith(("/", ".")) or "/" not in word:
-        return word.startswith(("/", "."))
+    if word.startswith(("/", ".")):
+        return True
+    if "/" not in word:
+        return False
     try:
         os.lstat(word.partition("/")[0])
     except FileNotFoundError:

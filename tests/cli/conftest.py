@@ -125,8 +125,8 @@ def ostree_repo(releases: Releases, tmp_path_factory: pytest.TempPathFactory) ->
     """Return a repository of the real ostree with the same two commits."""
     import subprocess
 
-    if shutil.which("ostree") is None or os.geteuid() != 0:
-        pytest.skip("needs ostree, and root for a bare repository")
+    if os.geteuid() != 0:
+        pytest.skip("a bare repository of ostree takes root")
     repo = tmp_path_factory.mktemp("ostree") / "repo"
     subprocess.run(["ostree", "init", f"--repo={repo}", "--mode=bare"], check=True)
     for name, time_s, body in (("old", OLD_TIME_S, "About the\nold one."), ("new", NEW_TIME_S, "")):

@@ -220,8 +220,6 @@ def test_ignore_files(fsview: Fsview, repo: Path, tree_factory: TreeFactory) -> 
 
 
 def test_ignore_files_agree_with_git(fsview: Fsview, repo: Path, tree_factory: TreeFactory) -> None:
-    if shutil.which("git") is None:
-        pytest.skip("needs git")
     tree = tree_factory(IGNORING)
     fsview("commit", "-b", "some", "--ignore-files", tree)
     for path in tree.rglob(".fsviewignore"):

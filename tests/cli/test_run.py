@@ -207,6 +207,24 @@ def test_signals_reach_the_command(repo: Path, temporary: Path, tmp_path: Path) 
         assert started.process.returncode == 9
 
 
+def test_a_guardian_leaves_ctrl_c_to_the_command_from_its_first_moment(temporary: Path) -> None:
+    script = """
+import os, signal
+from tools.guardian import Guardian
+def fork(real=os.fork):
+    pid = real()
+    if pid == 0:
+        os.kill(os.getpid(), signal.SIGINT)
+    return pid
+os.fork = fork
+with Guardian():
+    pass
+"""
+    environment = os.environ | {"TMPDIR": str(temporary)}
+    subprocess.run([sys.executable, "-P", "-c", script], env=environment, check=True)
+    assert list(temporary.iterdir()) == []
+
+
 def test_a_killed_run_leaves_nothing(repo: Path, temporary: Path, tmp_path: Path) -> None:
     started = Started(tmp_path, "--ephemeral", "os/1", "--", "sh", "-c", "echo ready; sleep 600 & sleep 600", repo=repo,
                       temporary=temporary)  # fmt: skip

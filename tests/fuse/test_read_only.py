@@ -9,13 +9,14 @@ import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pyfuse3
 import pytest
 
 from fsview.counters import Counters
 from fsview.operations import Operations
+from fsview.view import View
+from store.repository import Repository
 from tests.fuse.conftest import Sample, run
 from tests.trees import supports_xattrs
 
@@ -71,13 +72,14 @@ async def test_the_server_refuses_by_itself(request_name: str) -> None:
     assert caught.value.errno == errno.EROFS
 
 
-async def test_the_server_refuses_to_open_for_writing() -> None:
+async def test_the_server_refuses_to_open_for_writing(tmp_path: Path) -> None:
     operations = Operations(None)
-    operations.begin_work(SimpleNamespace(), Counters(1).row(0), lambda: None)  # type: ignore[arg-type]
-    for flags in (os.O_WRONLY, os.O_RDWR, os.O_TRUNC):
-        with pytest.raises(pyfuse3.FUSEError) as caught:
-            await operations.open(5, flags, None)  # type: ignore[arg-type]
-        assert caught.value.errno == errno.EROFS
+    with Repository.create(tmp_path / "repo") as repository:
+        operations.begin_work(View(repository, uid=0, gid=0, now_s=lambda: 0), Counters(1).row(0), lambda: None)
+        for flags in (os.O_WRONLY, os.O_RDWR, os.O_TRUNC):
+            with pytest.raises(pyfuse3.FUSEError) as caught:
+                await operations.open(pyfuse3.InodeT(5), pyfuse3.FlagT(flags), pyfuse3.RequestContext())
+            assert caught.value.errno == errno.EROFS
 
 
 def test_files_can_be_mapped_and_run(sample: Sample) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -65,7 +64,6 @@ fsview() { nobody "$PYTHON" -P -m tools "$@" 2>&1; }
 """
 
 
-@pytest.mark.skipif(shutil.which("fusermount3") is None, reason="fusermount3 is not installed")
 def test_a_user_mounts_reads_and_unmounts(repo: Path, tmp_path: Path) -> None:
     script = """
     fsview mount home/repo home/mnt
@@ -84,7 +82,6 @@ def test_a_user_mounts_reads_and_unmounts(repo: Path, tmp_path: Path) -> None:
     assert "mount point" in lines[4] and lines[5] == "17" and done.returncode == 0
 
 
-@pytest.mark.skipif(shutil.which("fusermount3") is None, reason="fusermount3 is not installed")
 def test_a_user_without_the_helper(repo: Path, tmp_path: Path) -> None:
     script = """
     nobody env PATH=/nowhere "$PYTHON" -P -m tools mount home/repo home/mnt
@@ -120,7 +117,6 @@ def test_who_may_read_what(
     assert (done.stdout, done.stderr, done.returncode) == (expected, "", 0)
 
 
-@pytest.mark.skipif(shutil.which("fusermount3") is None, reason="fusermount3 is not installed")
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -148,7 +144,6 @@ def test_who_takes_root_s_place_reads_what_root_could(
     assert (done.returncode, done.stdout.splitlines()) == (0, ["suid 17", *expected]), done
 
 
-@pytest.mark.skipif(shutil.which("fuse-overlayfs") is None, reason="fuse-overlayfs is not installed")
 def test_a_user_s_workspace_of_what_root_owns(
     make_repo: Callable[..., Path], run_fsview: RunFsview, tree_factory: TreeFactory, tmp_path: Path
 ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -56,8 +55,8 @@ class Pair:
 @pytest.fixture
 def pair(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch) -> Pair:
     """Return two new repositories; ours is checked at the end."""
-    if shutil.which("ostree") is None or os.geteuid() != 0:
-        pytest.skip("needs ostree, and root for a bare repository")
+    if os.geteuid() != 0:
+        pytest.skip("a bare repository of ostree takes root")
     monkeypatch.setenv("LC_ALL", "C.UTF-8")
     monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
 

@@ -270,9 +270,11 @@ def test_a_name_that_is_not_utf8(pair: Pair, tree_factory: TreeFactory) -> None:
     assert "Invalid UTF-8" in theirs and "/d/latin-\\xe9: its name is not UTF-8" in ours
 
 
-@pytest.mark.parametrize("kind", ["fifo", "socket", "char", "block"])
-def test_a_special_file(pair: Pair, tree_factory: TreeFactory, kind: str) -> None:
-    tree = tree_factory({"a": b"a", "d": {"special": Special(kind)}})  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    "special", [Special("fifo"), Special("socket"), Special("char"), Special("block")], ids=lambda it: it.kind
+)
+def test_a_special_file(pair: Pair, tree_factory: TreeFactory, special: Special) -> None:
+    tree = tree_factory({"a": b"a", "d": {"special": special}})
     theirs, ours = pair.refused("-b", "main", tree)
     assert "Not a regular file or symlink: special" in theirs and f"{tree}/d/special" in ours
     assert pair.commit_ours("--orphan", "--skip-special", tree)[0] == 0

@@ -165,13 +165,16 @@ def test_any_number_stands_for_one_node_or_is_refused(number: int) -> None:
         assert _number(node) == number
 
 
-@given(st.binary(max_size=40), st.binary(max_size=40), *[st.integers(FIRST_ID, 1 << 40)] * 4)
+ids = st.integers(FIRST_ID, 1 << 40)
+directories = st.tuples(st.binary(max_size=40), ids.map(TreeId), ids.map(MetaId))
+
+
+@given(directories, directories)
 def test_st_ino_of_directories_differs_by_path_and_contents(
-    path: bytes, other: bytes, tree: int, other_tree: int, meta: int, other_meta: int
+    one: tuple[bytes, TreeId, MetaId], two: tuple[bytes, TreeId, MetaId]
 ) -> None:
     secret = bytes(32)
-    one, two = (path, tree, meta), (other, other_tree, other_meta)
-    assert (one == two) == (nodeid.directory_ino(secret, *one) == nodeid.directory_ino(secret, *two))  # type: ignore[arg-type]
+    assert (one == two) == (nodeid.directory_ino(secret, *one) == nodeid.directory_ino(secret, *two))
 
 
 @given(commits, st.integers(FIRST_ID, MAX_FILE_ID), st.binary(max_size=9))

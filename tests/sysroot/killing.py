@@ -16,6 +16,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import pytest
+
 from store.database import Database, Writing
 from tests.snapshots import Snapshot, differences, snapshot
 from tests.sysroot.forked import fork_cli
@@ -83,7 +85,7 @@ def watch(told: Path, number: int, send: signal.Signals = signal.SIGKILL) -> Non
         see("behind a transaction", ())
         return result
 
-    Database.write = write  # type: ignore[method-assign, assignment]
+    pytest.MonkeyPatch().setattr(Database, "write", write)  # for good: the process is one trial's
     sys.addaudithook(see)
 
 

@@ -44,7 +44,13 @@ def test_a_deployment_is_the_commit_but_for_var(machine: Machine) -> None:
     assert_same_tree(machine.where / "checkout" / "etc", machine.stateroot / f"deployments/{checksum}.0.etc-pristine")
 
 
-def test_files_are_linked_but_not_those_that_are_written_to(two: Machine) -> None:
+@pytest.mark.parametrize("alone", [0, 1 << 20])
+def test_files_are_linked_but_not_those_that_are_written_to(
+    two: Machine, monkeypatch: pytest.MonkeyPatch, alone: int
+) -> None:
+    """By several processes, and by one."""
+    monkeypatch.setattr("tools.materialise._ALONE_ENTRIES_MAX", alone)
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
     first = two.root.resolve()
     two.run("deploy", "os/a")
     second = two.root.resolve()

@@ -77,8 +77,6 @@ def test_dpkg_itself_agrees(pair: tuple[str, str]) -> None:
 @settings(max_examples=20)
 @given(pairs=st.lists(_texts("0012ab.+~^_Z"), min_size=20, max_size=200))
 def test_rpm_itself_agrees(pairs: list[tuple[str, str]]) -> None:
-    if shutil.which("rpm") is None:
-        pytest.skip("rpm is not installed")
     calls = "".join(f"print(rpm.vercmp('{one}', '{other}')..' ') " for one, other in pairs)
     said = subprocess.run(["rpm", "--eval", f"%{{lua:{calls}}}"], capture_output=True, text=True, check=True).stdout
     assert [compare_versions("rpm", *pair) for pair in pairs] == [int(word) for word in said.split()]

@@ -18,7 +18,7 @@ from store.pruned import record_pruned
 from store.refs import find_ref, list_refs, reflog, set_ref
 from store.repository import Repository
 from store.revisions import resolve
-from store.schema import GENERATION, CommitNumber, id_key
+from store.schema import COUNTED, GENERATION, CommitNumber, counter_key, id_key
 from store.tree import commit_number
 from tests.forge import forge
 
@@ -126,10 +126,10 @@ def test_detached_metadata_that_are_hidden(repository: Repository, monkeypatch: 
 
 
 @pytest.mark.unchecked
-@pytest.mark.parametrize("name", ["file", "tree", "meta", "commit", "ref", "reflog"])
+@pytest.mark.parametrize("name", COUNTED)
 def test_a_counter_that_is_hidden(repository: Repository, name: str) -> None:
     """Else all nodes of commits would be stale, and the next commit would be written over the first."""
-    _write(repository, lambda writing: writing.delete(b"head", b"next " + name.encode()))
+    _write(repository, lambda writing: writing.delete(b"head", counter_key(name)))
     with repository.database.reading() as reading, pytest.raises(CorruptionError, match="expected the next id"):
         reading.counter(name)
     with pytest.raises(CorruptionError), forge(repository) as work:

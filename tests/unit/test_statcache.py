@@ -98,8 +98,6 @@ def test_without_it_everything_is_read(lab: Lab) -> None:
 
 def test_an_unchanged_tree_is_not_opened(run_fsview: RunFsview, make_repo: object, tmp_path: Path) -> None:
     """The same as the kernel sees it."""
-    if shutil.which("strace") is None:
-        pytest.skip("needs strace")
     tree, repo = build_tree(tmp_path / "tree", SPEC), tmp_path / "repo"
     run_fsview("init", repo)
     time.sleep(RACY_NS / 10**9 + 0.1)
