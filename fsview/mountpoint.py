@@ -190,6 +190,8 @@ def _users(real: str) -> str:
 
 def _processes_in(real: str) -> Iterator[tuple[str, str]]:
     for pid in filter(str.isdigit, os.listdir("/proc")):
+        if pid == str(os.getpid()):
+            continue
         try:
             links = [f"/proc/{pid}/{name}" for name in ("cwd", "root", "exe")]
             links += [f"/proc/{pid}/fd/{name}" for name in os.listdir(f"/proc/{pid}/fd")]

@@ -188,6 +188,8 @@ def test_a_path_in_a_view_is_followed_as_its_ref(machine: Machine, mount_view: M
     view = mount_view(machine.repository)
     assert machine.json("deploy", f"{view}/refs/debian/12/")["ref"] == "debian/12"
     assert machine.json("deploy", f"{view}/commits/{machine.status()['generations'][0]['commit']}")["ref"] is None
+    machine.fsview("deploy", f"{view.name}/refs/debian/12/", "--sysroot", machine.path, cwd=view.parent)
+    assert machine.status()["generations"][0]["source"] == f"{view}/refs/debian/12"
     said = machine.run("deploy", f"{view}/refs/debian/12/usr", status=2).stderr
     assert "a part of a commit" in said
     assert os.listdir(view / "refs") == ["debian"]  # the refs of the sysroot are not listed there

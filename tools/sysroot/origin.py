@@ -4,7 +4,7 @@
     commit = "5b8e…"            deployed, from
     ref = "debian/12/base"      what `upgrade` follows; missing where a commit was named without a ref
     deployment = "5b8e….0"
-    source = "debian/12/base"   as it was named
+    source = "debian/12/base"   as it was named; a path in full
     verb = "deploy"             deploy, switch, upgrade or rollback
     previous = 3                the generation that was current before; 0: none
     created = 2026-11-23T10:15:00Z

@@ -24,7 +24,7 @@ VERSION_KEYS: Final = ("version", "ostree.version")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A commit to be deployed; ref is what `upgrade` will follow, source how it was named."""
+    """A commit to be deployed; ref is what `upgrade` will follow, source how it was named, a path in full."""
 
     place: Place
     checksum: str
@@ -70,7 +70,8 @@ def find_target(reading: Reading, source: str, revision: str) -> Target:
         )
     record = commit_record(reading, place.commit)
     ref = _ref_of(reading, source, revision, place.commit)
-    return Target(place, record.checksum.hex(), record.raw, commit_of(reading, record), ref, source)
+    named = source if source == revision else os.path.abspath(source)  # a relative path means something only here
+    return Target(place, record.checksum.hex(), record.raw, commit_of(reading, record), ref, named)
 
 
 def _ref_of(reading: Reading, source: str, revision: str, commit: CommitNumber) -> str | None:
