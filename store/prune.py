@@ -18,7 +18,7 @@ that size and second for the same.
 from __future__ import annotations
 
 import os
-import shutil
+import stat
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -40,6 +40,9 @@ from store.pruned import record_pruned
 from store.refs import COMMIT_LAG_S, TICKS_S
 from store.repository import Repository
 from store.schema import GENERATION, key_id
+from store.walking.beneath import DIRECTORY
+from store.walking.remove import remove_tree
+from store.walking.walk import Walk
 
 _AT_A_TIME: Final = 256  # dirtrees or records in one look at the index, so that what others delete can be reused
 
@@ -224,7 +227,7 @@ def _remove_temporary(paths: list[Path], tally: Tally) -> None:
     for path in paths:
         tally.add(0, _size(path))
         if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
+            remove_tree(path)
         else:
             path.unlink()
 
@@ -232,8 +235,13 @@ def _remove_temporary(paths: list[Path], tally: Tally) -> None:
 def _size(path: Path) -> int:
     """Return how many bytes a file, or all files in a directory, have; 0 if it is gone."""
     try:
-        if path.is_dir() and not path.is_symlink():
-            return sum(_size(Path(entry.path)) for entry in os.scandir(path))
-        return path.lstat().st_size
+        top = os.open(path, DIRECTORY)
     except FileNotFoundError:
         return 0
+    except OSError:  # no directory
+        return path.lstat().st_size
+    try:
+        with Walk(top, os.fsencode(path), one_mount=True) as walk:
+            return sum(found.status.st_size for found in walk.entries() if not stat.S_ISDIR(found.status.st_mode))
+    finally:
+        os.close(top)

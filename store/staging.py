@@ -14,7 +14,6 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
-import shutil
 import struct
 import tempfile
 from collections.abc import Callable, Iterator
@@ -24,9 +23,11 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Final, Self
 
+from store.errors import FsviewError
 from store.objects import Checksum
 from store.repository import Repository
 from store.schema import Storage
+from store.walking.remove import remove_tree
 
 _LENGTH = struct.Struct(">I")
 _FILE = struct.Struct(">32sQqB16sI")
@@ -177,7 +178,8 @@ class Stage:
             self._trees.close()
 
     def _remove(self) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
+        with suppress(OSError, FsviewError):  # the next writer sweeps it
+            remove_tree(self.path)
         if self._lock >= 0:
             os.close(self._lock)
 
@@ -196,7 +198,8 @@ def _sweep(repository: Repository) -> None:
     for path in (repository.path / "tmp").glob("stage-*"):
         lock = _try_lock(path)
         if lock is not None:
-            shutil.rmtree(path, ignore_errors=True)
+            with suppress(OSError, FsviewError):
+                remove_tree(path)
             os.close(lock)
 
 

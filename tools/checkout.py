@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import stat
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,14 +20,16 @@ from typing import Final
 import click
 
 from store.database import Reading
-from store.errors import FsviewError, NotFoundError
+from store.errors import ConflictError, FsviewError, NotFoundError
 from store.repository import Repository
 from store.revisions import Place, find_place
 from store.schema import TreeId
 from store.tree import commit_record, tree_record
+from store.walking.beneath import DIRECTORY
+from store.walking.remove import remove_same_tree
 from tools.filling import Written
 from tools.linking import Link, LinkCounts, Linker
-from tools.materialise import DIRECTORY, TreeWriter, forget_acls
+from tools.materialise import TreeWriter, forget_acls
 from tools.parameters import REVISION, repository_option
 from tools.render import count_text, json_path, print_json, progress, size_text
 
@@ -46,7 +48,7 @@ def checkout(
 ) -> tuple[Written, LinkCounts]:
     """Write what is at *place* to *destination*; with *user_mode* without owners, xattrs, setuid and setgid.
 
-    *complete* is called with a directory that is written, before it gets its name.
+    *complete* is called with a path of a directory that is written, before it gets its name.
 
     Raises:
         FsviewError: the destination is there and is not an empty directory; links are impossible that were asked for.
@@ -55,17 +57,17 @@ def checkout(
     """
     destination = Path(os.path.abspath(destination))  # not resolve(): a symlink there is something already
     _refuse_taken(destination, place.entry.is_directory)
-    with repository.lock(), _hidden_directory(destination) as (hidden, descriptor):
-        linker = Linker(repository, link, descriptor)
+    with repository.lock(), _hidden_directory(destination) as hidden:
+        linker = Linker(repository, link, hidden.itself)
         writer = TreeWriter(repository, linker, user_mode, destination, advance)
         if place.entry.is_directory:
-            check_room(repository, place, descriptor, destination)
-            writer.directory(descriptor, place.path, place.entry)
-            complete(hidden)
-            os.rename(hidden, destination)  # replaces an empty directory, nothing else
+            check_room(repository, place, hidden.itself, destination)
+            writer.directory(hidden.itself, place.path, place.entry)
+            complete(Path(f"/proc/self/fd/{hidden.itself}"))  # who owns the parent may exchange what has its name
+            hidden.become_it()
         else:
-            writer.single(descriptor, _ITSELF, place.path, place.entry)
-            _move_file(hidden / os.fsdecode(_ITSELF), destination)
+            writer.single(hidden.itself, _ITSELF, place.path, place.entry)
+            hidden.hand_over(_ITSELF)
     return writer.done, linker.counts
 
 
@@ -82,17 +84,74 @@ def _refuse_taken(destination: Path, may_be_empty: bool) -> None:
     raise FsviewError(f"{destination} exists already; name {expected} for the checkout. Nothing was changed")
 
 
+class _Hidden:
+    """A directory under way, and the one that it is in, as descriptors: in the latter others may do as they like."""
+
+    def __init__(self, above: int, destination: Path) -> None:
+        """Make it in the open directory *above*."""
+        self._above, self._destination = above, destination
+        self._name = os.fsencode(f".{destination.name[:200]}.fsview-{secrets.token_hex(4)}")
+        self._is_done = False
+        os.mkdir(self._name, 0o700, dir_fd=above)
+        self.itself = os.open(self._name, DIRECTORY, dir_fd=above)
+        forget_acls(self.itself)
+        if os.fstat(self.itself).st_uid != os.geteuid():
+            os.close(self.itself)
+            raise self._replaced()
+
+    def become_it(self) -> None:
+        """Give it the name of the destination, which replaces an empty directory, nothing else: the atomic step.
+
+        Raises:
+            ConflictError: something else had the hidden name.
+        """
+        name = os.fsencode(self._destination.name)
+        os.rename(self._name, name, src_dir_fd=self._above, dst_dir_fd=self._above)
+        if not os.path.samestat(os.stat(name, dir_fd=self._above, follow_symlinks=False), os.fstat(self.itself)):
+            raise self._replaced()
+        self._is_done = True
+
+    def hand_over(self, inside: bytes) -> None:
+        """Give the file *inside* the name of the destination, but over nothing, as rename(2) would go."""
+        name = os.fsencode(self._destination.name)
+        try:
+            os.link(inside, name, src_dir_fd=self.itself, dst_dir_fd=self._above, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK):
+                raise
+            os.rename(inside, name, src_dir_fd=self.itself, dst_dir_fd=self._above)
+
+    def clean_up(self) -> None:
+        """Remove it, unless it has become the destination."""
+        try:
+            if not self._is_done:
+                shown = self._destination.with_name(os.fsdecode(self._name))
+                remove_same_tree(self._above, self._name, self.itself, os.fsencode(shown))
+        finally:
+            os.close(self.itself)
+
+    def _replaced(self) -> ConflictError:
+        return ConflictError(
+            f"somebody who may write to {self._destination.parent} replaced the checkout while it was being made; "
+            f"what is at {self._destination} now is not from here: choose a directory in which only you can write"
+        )
+
+
 @contextmanager
-def _hidden_directory(destination: Path) -> Iterator[tuple[Path, int]]:
-    """Make a directory beside *destination*; what is left of it at the end is removed."""
-    hidden = Path(tempfile.mkdtemp(prefix=f".{destination.name[:200]}.fsview-", dir=destination.parent))
-    descriptor = os.open(hidden, DIRECTORY)
+def _hidden_directory(destination: Path) -> Iterator[_Hidden]:
+    """Make a directory beside *destination*; it is removed at the end, unless it became that."""
+    above = os.open(destination.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        forget_acls(descriptor)
-        yield hidden, descriptor
+        try:
+            hidden = _Hidden(above, destination)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(destination.parent)) from error
+        try:
+            yield hidden
+        finally:
+            hidden.clean_up()
     finally:
-        os.close(descriptor)
-        remove_tree(hidden)
+        os.close(above)
 
 
 def check_room(repository: Repository, place: Place, directory: int, destination: Path) -> None:
@@ -103,56 +162,6 @@ def check_room(repository: Repository, place: Place, directory: int, destination
     if room.f_files and entries > room.f_favail:
         what = f"{os.strerror(errno.ENOSPC)} ({entries} entries, but {room.f_favail} free inodes)"
         raise OSError(errno.ENOSPC, what, str(destination))
-
-
-def _move_file(source: Path, destination: Path) -> None:
-    """Rename, but over nothing: rename(2) would replace a file that appeared meanwhile."""
-    try:
-        os.link(source, destination, follow_symlinks=False)
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK):
-            raise
-        os.rename(source, destination)
-
-
-def remove_tree(top: Path) -> None:
-    """Remove a directory and all below it, however deep it is and whatever the modes are; none is fine, too."""
-    try:
-        here = os.open(top, DIRECTORY)
-    except FileNotFoundError:
-        return
-    try:
-        stack = [(b"", _names(here))]
-        while stack:
-            name = next(stack[-1][1], None)
-            if name is not None and _is_removed(here, name):
-                continue
-            above = here
-            if name is not None:
-                here = os.open(name, DIRECTORY, dir_fd=above)
-                stack.append((name, _names(here)))
-            else:
-                here = os.open("..", DIRECTORY, dir_fd=above)
-                os.rmdir(stack[-1][0] or top.name, dir_fd=here)
-                stack.pop()
-            os.close(above)
-    finally:
-        os.close(here)
-
-
-def _names(here: int) -> Iterator[bytes]:
-    os.fchmod(here, 0o700)
-    return iter([os.fsencode(name) for name in os.listdir(here)])
-
-
-def _is_removed(here: int, name: bytes) -> bool:
-    """Remove a file; or say that it is a directory, and make sure that it can be entered."""
-    try:
-        os.unlink(name, dir_fd=here)
-    except IsADirectoryError:
-        os.chmod(name, 0o700, dir_fd=here)
-        return False
-    return True
 
 
 def _entries(reading: Reading, place: Place) -> int:

@@ -106,9 +106,12 @@ class Filler:
         except OSError as error:
             raise self._placed(error, path) from error
 
+    def shown(self, path: bytes) -> bytes:
+        """Return how errors call what is at *path* in the commit."""
+        return os.fsencode(self._shown) + path[len(self.top) :]
+
     def _placed(self, error: OSError, path: bytes) -> OSError:
-        where = os.fsencode(self._shown) + path[len(self.top) :]
-        shown = str(self._shown) if error.errno in _FULL else os.fsdecode(where)
+        shown = str(self._shown) if error.errno in _FULL else os.fsdecode(self.shown(path))
         return OSError(error.errno, error.strerror, shown)
 
     def _write(self, reading: Reading, here: int, name: bytes, path: bytes, entry: Entry) -> None:

@@ -21,16 +21,16 @@ from store.listing import Entry, Listing, pack_listing
 from store.repository import Repository
 from store.schema import TreeId
 from store.tree import load_listing
+from store.walking.beneath import DIRECTORY, open_beneath
+from store.walking.walk import Walk
 from tools.crew import Hand, work_together
 from tools.filling import Filler, Written
 from tools.linking import Linker
 from tools.neighbours import Neighbour
 from tools.render import quote_path
 
-DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _DEPTH_MAX: Final = 10_000
 _ACLS: Final = ("system.posix_acl_default", "system.posix_acl_access")
-_REACH_BYTES_MAX: Final = 4000  # of a path, for the kernel
 _ALONE_ENTRIES_MAX: Final = 2048  # for more, other processes pay
 _PROCESSES_MAX: Final = 8
 _STEPS_EACH: Final = 32
@@ -99,29 +99,30 @@ class TreeWriter:
     def _lay_out(self, top: int, path: bytes, root: Entry) -> Iterator[_Made]:
         """Make all directories below *root*, parents first."""
         kept = 0
-        here = self._open(top, path)
+        start = self._open(top, path)
         try:
-            listing = self._listing(path, root)
-            yield _Made(path, root, listing)
-            stack = [(path, listing.subdirectories())]
-            while stack:
-                path, waiting = stack[-1]
-                child = next(waiting, None)
-                if child is None:
-                    stack.pop()
-                    if stack:
-                        here = _go(here, b"..")
-                    continue
-                below = self._make(here, path, child.name)
-                listing = self._listing(below, child)
-                kept += len(listing)
-                yield _Made(below, child, listing if not listing or kept <= _KEPT_ENTRIES_MAX else None)
-                if listing.directories > 1:
-                    with self._filler.told(below):
-                        here = _go(here, child.name)
-                    stack.append((below, listing.subdirectories()))
+            with Walk(start, self._filler.shown(path), one_mount=True) as walk:
+                listing = self._listing(path, root)
+                yield _Made(path, root, listing)
+                stack = [(path, listing.subdirectories())]
+                while stack:
+                    path, waiting = stack[-1]
+                    child = next(waiting, None)
+                    if child is None:
+                        stack.pop()
+                        if stack:
+                            walk.leave()
+                        continue
+                    below = self._make(walk.here, path, child.name)
+                    listing = self._listing(below, child)
+                    kept += len(listing)
+                    yield _Made(below, child, listing if not listing or kept <= _KEPT_ENTRIES_MAX else None)
+                    if listing.directories > 1:
+                        with self._filler.told(below):
+                            walk.enter(child.name)
+                        stack.append((below, listing.subdirectories()))
         finally:
-            os.close(here)
+            os.close(start)
 
     def _make(self, here: int, path: bytes, name: bytes) -> bytes:
         """Make a directory in *path*, which is open; return its own path."""
@@ -133,7 +134,7 @@ class TreeWriter:
         return below
 
     def _open(self, top: int, path: bytes) -> int:
-        return _open_below(top, path[len(self._filler.top) :])
+        return open_beneath(top, path[len(self._filler.top) :].lstrip(b"/"), DIRECTORY, one_mount=True)
 
     def _listing(self, path: bytes, directory: Entry) -> Listing:
         if path in self._hollow:
@@ -228,30 +229,6 @@ def _groups(listing: Listing, share: int) -> Iterator[tuple[list[Entry], int]]:
             size += below
     if group:
         yield group, size
-
-
-def _go(here: int, name: bytes) -> int:
-    """Go to another directory; what was open is closed."""
-    there = os.open(name, DIRECTORY, dir_fd=here)
-    os.close(here)
-    return there
-
-
-def _open_below(top: int, path: bytes) -> int:
-    """Open the directory *path* below *top*, however long that is."""
-    here = os.dup(top)
-    names = path.strip(b"/").split(b"/") if path else []
-    while names:
-        count = length = 0
-        while count < len(names) and length + len(names[count]) < _REACH_BYTES_MAX:
-            length += len(names[count]) + 1
-            count += 1
-        try:
-            there = os.open(b"/".join(names[:count]), DIRECTORY, dir_fd=here)
-        finally:
-            os.close(here)
-        here, names = there, names[count:]
-    return here
 
 
 def forget_acls(directory: int) -> None:

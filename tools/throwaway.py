@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,7 +12,8 @@ from fsview import overlay
 from fsview.mountinfo import mount_of
 from fsview.mounting import KIND
 from fsview.mountpoint import STATUS_MARK
-from store.errors import MountError, SandboxError
+from store.errors import FsviewError, MountError, SandboxError
+from store.walking.copy import copy_tree
 
 
 def throwaway(source: Path, home: Path) -> Path:
@@ -24,14 +24,15 @@ def throwaway(source: Path, home: Path) -> Path:
     """
     home.mkdir()
     point = home / "merged"
-    for name in ("upper", "work", point.name):
-        (home / name).mkdir()
     if _may_be_overlaid(source):
+        for name in ("upper", "work", point.name):
+            (home / name).mkdir()
         with suppress(MountError):
             (home / "lower").symlink_to(source)
             overlay.take_over_the_root(home / "upper", source)
             overlay.mount_writable(point, home, "lower", by_kernel=os.geteuid() == 0)
             return point
+        point.rmdir()
     _copy(source, point)
     return point
 
@@ -51,8 +52,7 @@ def _may_be_overlaid(source: Path) -> bool:
 
 
 def _copy(source: Path, target: Path) -> None:
-    command = ["cp", "-a", "--reflink=auto", "--", f"{source}/.", os.fspath(target)]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, env=os.environ | {"LC_ALL": "C"})
-    if done.returncode != 0:
-        text = done.stderr.decode(errors="replace").strip().partition("\n")[0]
-        raise SandboxError(f"{source} can't be copied for the time of the command: {text}")
+    try:
+        copy_tree(source, target)
+    except (OSError, FsviewError) as error:
+        raise SandboxError(f"{source} can't be copied for the time of the command: {error}") from error

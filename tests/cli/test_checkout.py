@@ -26,6 +26,7 @@ from store.writer import Writer
 from tests.checking import assert_sound
 from tests.cli.conftest import LARGE, Fsview, Releases
 from tests.marks import needs_root
+from tests.nobody import run_as_nobody
 from tests.running import RunFsview
 from tests.snapshots import assert_same_tree, snapshot
 from tests.trees import File, Node, Spec, Symlink, build_tree, sample_tree
@@ -208,8 +209,17 @@ def test_user_mode(fsview: Fsview, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert stat.S_IMODE((tmp_path / "out/suid").stat().st_mode) == 0o755
     assert (tmp_path / "out/suid").stat().st_uid == os.geteuid()
     assert os.listxattr(tmp_path / "out/noted") == []
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert fsview("checkout", "main", tmp_path / "other").stderr.count("not root") == 1
+
+
+@needs_root
+def test_who_is_not_root_is_told_what_is_left_out(nobodys: Path) -> None:
+    tree = build_tree(nobodys / "tree", {"suid": File(b"x", mode=0o4755)})
+    repository = ("--repo", nobodys / "repo")
+    run_as_nobody(nobodys, "init", nobodys / "repo")
+    run_as_nobody(nobodys, "commit", *repository, "-b", "main", tree)
+    said = run_as_nobody(nobodys, "checkout", *repository, "main", nobodys / "written")
+    assert (said.status, said.stderr.count("not root")) == (0, 1), said.stderr
+    assert stat.S_IMODE((nobodys / "written/suid").stat().st_mode) == 0o755
 
 
 def test_interrupted_nothing_is_left(fsview: Fsview, releases: Releases, tmp_path: Path) -> None:

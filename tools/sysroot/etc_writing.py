@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from store.errors import ConflictError
-from tools.checkout import remove_tree
+from store.walking.remove import remove_tree
 from tools.render import quote_path
 from tools.sysroot.etc_tree import NO_MODE, PIECE_BYTES, Attributes, Node, look
 

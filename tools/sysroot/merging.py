@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from store.errors import ConflictError, SysrootError
+from store.walking.copy import copy_tree
 from tools.render import count_text, quote_path
 from tools.sysroot.deploy import MergeOptions
 from tools.sysroot.etc_changes import find_changes
@@ -21,7 +22,6 @@ from tools.sysroot.layout import TEMPORARY, Generation
 from tools.sysroot.origin import Origin
 from tools.sysroot.sweep import remove
 from tools.sysroot.trees import completing
-from tools.sysroot.var import copy_tree
 
 _TRIES: Final = 5
 _LISTED_MAX: Final = 20

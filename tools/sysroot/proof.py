@@ -22,6 +22,7 @@ from store.objects import Checksum, Commit, DirMeta, DirTree, FileHeader, Object
 from store.repository import Repository
 from store.schema import FileId, MetaId, TreeId
 from store.tree import meta_record, object_id, tree_record
+from store.walking.beneath import DIRECTORY, FILE, open_beneath, open_same, xattr_path
 from tools.recipe import read_xattrs
 from tools.render import quote_path
 from tools.sysroot.shape import Shape
@@ -82,23 +83,36 @@ class Prover:
         Raises:
             CorruptionError: something is not what was committed.
         """
-        stack = [(at, named)]
-        while stack:
-            path, here = stack.pop()
-            shown = _Shown(path, os.fsencode(top) + path[len(at) :])
-            with self._repository.database.reading() as reading:
-                self._check_attributes(reading, shown, here)
-                tree = DirTree((), ()) if path in hollow else self._dirtree(reading, here)
-                self._check_names(shown, tree, more if path == at else ())
-                for name, checksum in tree.files:
-                    self._check_file(reading, shown.below(name), checksum)
-            stack += [(path + b"/" + name, Named(*rest)) for name, *rest in tree.dirs]
+        directory = os.open(os.path.join(top, "."), DIRECTORY)
+        try:
+            stack = [(at, named)]
+            while stack:
+                path, one = stack.pop()
+                stack += self._prove_one(directory, path, at, one, hollow, more if path == at else ())
+        finally:
+            os.close(directory)
 
-    def _check_names(self, shown: _Shown, tree: DirTree, more: Collection[bytes]) -> None:
-        found = set(os.listdir(shown.disk))
+    def _prove_one(
+        self, top: int, path: bytes, at: bytes, named: Named, hollow: Collection[bytes], more: Collection[bytes]
+    ) -> list[tuple[bytes, Named]]:
+        """Compare a directory and its files; return what is still to be compared."""
+        here = open_beneath(top, path[len(at) :].lstrip(b"/"), DIRECTORY, one_mount=True)
+        try:
+            with self._repository.database.reading() as reading:
+                self._check_attributes(reading, here, path, named)
+                tree = DirTree((), ()) if path in hollow else self._dirtree(reading, named)
+                self._check_names(here, path, tree, more)
+                for name, checksum in tree.files:
+                    self._check_file(reading, here, name, path + b"/" + name, checksum)
+        finally:
+            os.close(here)
+        return [(path + b"/" + name, Named(*rest)) for name, *rest in tree.dirs]
+
+    def _check_names(self, here: int, path: bytes, tree: DirTree, more: Collection[bytes]) -> None:
+        found = {os.fsencode(name) for name in os.listdir(here)}
         wanted = {name for name, _ in tree.files} | {name for name, *_ in tree.dirs}
         for odd in sorted((found ^ wanted) - set(more)):
-            self._refuse(shown.path + b"/" + odd, *(("nothing", "one") if odd in found else ("one", "nothing")))
+            self._refuse(path + b"/" + odd, *(("nothing", "one") if odd in found else ("one", "nothing")))
 
     def _dirtree(self, reading: Reading, named: Named) -> DirTree:
         number = object_id(reading, ObjectType.DIRTREE, named.dirtree)
@@ -106,59 +120,63 @@ class Prover:
         self._check_object("a dirtree", raw, named.dirtree)
         return DirTree.from_bytes(raw)
 
-    def _check_attributes(self, reading: Reading, shown: _Shown, named: Named) -> None:
+    def _check_attributes(self, reading: Reading, here: int, path: bytes, named: Named) -> None:
         number = object_id(reading, ObjectType.DIRMETA, named.dirmeta)
         raw = b"" if number is None else meta_record(reading, MetaId(number)).raw
         self._check_object("a dirmeta", raw, named.dirmeta)
         meta = DirMeta.from_bytes(raw)
-        self._compare(shown, os.lstat(shown.disk), meta.uid, meta.gid, meta.mode, meta.xattrs)
+        self._compare(path, os.fstat(here), here, meta.uid, meta.gid, meta.mode, meta.xattrs)
 
     def _check_object(self, what: str, raw: bytes, checksum: Checksum) -> None:
         found = checksum_of(raw)
         if found != checksum:
             raise CorruptionError(what, str(self._repository.path), f"sha256 {checksum.hex()}", found.hex())
 
-    def _check_file(self, reading: Reading, shown: _Shown, checksum: Checksum) -> None:
+    def _check_file(self, reading: Reading, here: int, name: bytes, path: bytes, checksum: Checksum) -> None:
         number = object_id(reading, ObjectType.FILE, checksum)
         if number is None:
-            self._refuse(shown.path, f"file object {checksum.hex()}", "none")
+            self._refuse(path, f"file object {checksum.hex()}", "none")
         record = file_record(reading, FileId(number))
         header = FileHeader.from_bytes(record.header)
-        status = os.lstat(shown.disk)
-        hasher = sha256(record.header)
+        status = os.stat(name, dir_fd=here, follow_symlinks=False)
         if stat.S_ISREG(status.st_mode):
-            with open(shown.disk, "rb", buffering=0) as file:
-                while data := file.read(_CHUNK_BYTES):
-                    hasher.update(data)
-        elif stat.S_ISLNK(status.st_mode) and (target := os.readlink(shown.disk)) != header.symlink_target:
-            self._refuse(shown.path, f"the target {quote_path(header.symlink_target)}", quote_path(target))
-        if hasher.digest() != checksum:
-            self._refuse(shown.path, f"sha256 {checksum.hex()}", hasher.hexdigest())
-        self._compare(shown, status, header.uid, header.gid, header.mode, header.xattrs)
+            file = open_same(here, name, FILE, status, one_mount=True)
+            try:
+                self._check_hash(path, checksum, _hashed(record.header, file))
+                self._compare(path, os.fstat(file), file, header.uid, header.gid, header.mode, header.xattrs)
+            finally:
+                os.close(file)
+            return
+        if stat.S_ISLNK(status.st_mode) and (target := os.readlink(name, dir_fd=here)) != header.symlink_target:
+            self._refuse(path, f"the target {quote_path(header.symlink_target)}", quote_path(target))
+        self._check_hash(path, checksum, sha256(record.header).digest())
+        self._compare(path, status, xattr_path(here, name), header.uid, header.gid, header.mode, header.xattrs)
 
-    def _compare(self, shown: _Shown, status: os.stat_result, uid: int, gid: int, mode: int, xattrs: Xattrs) -> None:
+    def _check_hash(self, path: bytes, checksum: Checksum, found: bytes) -> None:
+        if found != checksum:
+            self._refuse(path, f"sha256 {checksum.hex()}", found.hex())
+
+    def _compare(
+        self, path: bytes, status: os.stat_result, xattrs_at: int | bytes, uid: int, gid: int, mode: int, xattrs: Xattrs
+    ) -> None:
         found: list[object] = [_mode(status.st_mode, self._user_mode)]
         wanted: list[object] = [_mode(mode, self._user_mode)]
         if not self._user_mode:
-            found += [status.st_uid, status.st_gid, read_xattrs(shown.disk)]
+            found += [status.st_uid, status.st_gid, read_xattrs(xattrs_at)]
             wanted += [uid, gid, xattrs]
         if found != wanted:
-            self._refuse(shown.path, f"mode, owner and xattrs {wanted}", str(found))
+            self._refuse(path, f"mode, owner and xattrs {wanted}", str(found))
 
     def _refuse(self, path: bytes, expected: str, found: str) -> Never:
         where = f"{quote_path(path or b'/')} of the commit {self._checksum[:_SHOWN_DIGITS]}"
         raise CorruptionError("what was to be deployed", where, expected, found)
 
 
-@dataclass(frozen=True, slots=True)
-class _Shown:
-    """A path in the commit, and where that is on disk."""
-
-    path: bytes
-    disk: bytes
-
-    def below(self, name: bytes) -> _Shown:
-        return _Shown(self.path + b"/" + name, self.disk + b"/" + name)
+def _hashed(header: bytes, file: int) -> bytes:
+    hasher = sha256(header)
+    while data := os.read(file, _CHUNK_BYTES):
+        hasher.update(data)
+    return hasher.digest()
 
 
 def _mode(mode: int, user_mode: bool) -> str:

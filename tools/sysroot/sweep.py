@@ -59,7 +59,7 @@ def remove(path: Path) -> None:
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
         return
-    from tools.checkout import remove_tree  # seldom needed
+    from store.walking.remove import remove_tree  # seldom needed
 
     temporary = path if path.name.endswith(TEMPORARY) else path.with_name(path.name + TEMPORARY)
     if temporary != path:

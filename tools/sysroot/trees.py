@@ -17,10 +17,11 @@ from typing import Final
 from store.listing import Entry
 from store.repository import Repository
 from store.revisions import Place
+from store.walking.beneath import DIRECTORY
 from tools.checkout import check_room
 from tools.filling import Written
 from tools.linking import Link, LinkCounts, Linker
-from tools.materialise import DIRECTORY, TreeWriter, forget_acls
+from tools.materialise import TreeWriter, forget_acls
 from tools.neighbours import Neighbour
 from tools.sysroot.layout import PRISTINE, TEMPORARY, Stateroot
 from tools.sysroot.shape import Shape
@@ -79,7 +80,7 @@ def completing(directory: Path) -> Iterator[None]:
     """Let something be done in, or to, a directory that is written, whatever its mode; that and its times stay."""
     status = directory.stat()
     directory.chmod(status.st_mode | stat.S_IRWXU)
-    descriptor = os.open(directory, DIRECTORY)  # it may be moved
+    descriptor = os.open(os.path.join(directory, "."), DIRECTORY)  # it may be moved
     try:
         yield
         os.fchmod(descriptor, status.st_mode)

@@ -1,6 +1,6 @@
 """/var of a stateroot: seeded once, shared by all deployments, never rolled back unless that is asked for.
 
-Snapshots are copies by `cp -a`, reflinked where the file system can, each made beside under a temporary name.
+Snapshots are copies, reflinked where the file system can, each made beside under a temporary name.
 
 A restore changes two things, `current` and var/, with two renames. The first decides: the new generation's origin says
 that var/ is to be exchanged with its directory var-restored, which is complete by then, and which inode that has. The
@@ -15,14 +15,12 @@ import os
 from pathlib import Path
 from typing import Final
 
-from store.errors import FsviewError, NotFoundError, SysrootError
+from store.errors import NotFoundError, SysrootError
 from store.repository import sync_directory
 from tools.sysroot.layout import TEMPORARY, Generation, Stateroot
 
 VAR_NEW: Final = "var" + TEMPORARY
 RESTORED: Final = "var-restored"
-_AT_FDCWD: Final = -100
-_RENAME_EXCHANGE: Final = 2
 
 
 def is_empty(var: Path) -> bool:
@@ -51,7 +49,7 @@ def take_snapshot(stateroot: Stateroot, generation: Generation) -> None:
     for old in (temporary, generation.snapshot):  # of a command that was killed before it switched
         if old.exists():
             remove(old)
-    copy_tree(stateroot.var, temporary)
+    _copy(stateroot.var, temporary)
     temporary.rename(generation.snapshot)
 
 
@@ -72,7 +70,7 @@ def check_restore(stateroot: Stateroot, source: Generation) -> None:
 
 def prepare_restore(source: Generation, new: Path) -> int:
     """Copy the snapshot of *source* into the directory *new* of a generation; return the copy's inode."""
-    copy_tree(source.snapshot, new / RESTORED)
+    _copy(source.snapshot, new / RESTORED)
     return (new / RESTORED).stat().st_ino
 
 
@@ -90,36 +88,20 @@ def finish_restore(stateroot: Stateroot, current: Generation) -> None:
         restored.rename(target)  # if the generation that was left is gone, it stays here, and goes with this one
 
 
-def copy_tree(source: Path, target: Path, *, keeps_links: bool = True) -> None:
-    """Copy a directory with all that it has; *target* is made. Without *keeps_links* each name gets a file of its own.
+def _copy(source: Path, target: Path) -> None:
+    from store.walking.copy import copy_tree  # what is only switched copies nothing
 
-    Raises:
-        FsviewError: that failed; cp has said why.
-    """
-    import subprocess  # as below: what is only switched copies nothing
-
-    from tools.orphans import end_with
-
-    parent = os.getpid()
-    try:
-        more = [] if keeps_links else ["--no-preserve=links"]
-        command: list[str | Path] = ["cp", "-a", "--reflink=auto", "-T", *more, "--", source, target]
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, check=False, preexec_fn=lambda: end_with(parent)
-        )  # fmt: skip
-    except FileNotFoundError:
-        raise FsviewError("there is no 'cp' program in PATH; install it: apt install coreutils") from None
-    if done.returncode:
-        why = os.fsdecode(done.stderr).strip().replace("\n", "; ")
-        raise FsviewError(f"{source} can't be copied to {target}: {why}")
+    copy_tree(source, target)
 
 
 def _exchange(one: Path, other: Path) -> None:
-    import ctypes
+    from store.libc import RENAME_EXCHANGE, renameat2  # as above
 
-    library = ctypes.CDLL(None, use_errno=True)
-    if library.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE):
-        number = ctypes.get_errno()
-        if number == errno.EBUSY:
-            raise SysrootError(f"{one} is a mount point, so it can't be exchanged; unmount it, then repeat the command")
-        raise OSError(number, os.strerror(number), os.fspath(one), None, os.fspath(other))
+    try:
+        renameat2(os.fsencode(one), os.fsencode(other), RENAME_EXCHANGE)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        raise SysrootError(
+            f"{one} is a mount point, so it can't be exchanged; unmount it, then repeat the command"
+        ) from error
