@@ -1,4 +1,8 @@
-"""A directory tree on disk as a source: the stat cache, patterns, other file systems, and what changes meanwhile."""
+"""A directory tree on disk as a source: the stat cache, patterns, other file systems, and what changes meanwhile.
+
+Others may write in it. The top is where the given path leads; from there each directory is opened through no symlink
+(store/walking/), and it must be the one that was seen in the directory above it.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +15,16 @@ from typing import Final
 
 from fsview.mountinfo import has_reliable_times
 from store.database import Database
-from store.objects import DirMeta
+from store.objects import DirMeta, Xattrs
 from store.schema import FileId, MetaId
 from store.statcache import StatRecord, pack_stat, stat_key
-from tools.hashing import Hasher, Recorded, found_attributes
+from store.walking.beneath import DIRECTORY, FILE, open_same
+from tools.hashing import GONE_ERRORS, Hasher, Inode, Recorded, ScannedDirectory, found_attributes
 from tools.patterns import IGNORE_FILE, IsIgnored, nested
 from tools.sources import DiskOptions, Scanned
 
 _TRIES: Final = 3
-_GONE: Final = (errno.ENOENT, errno.ENOTDIR)
-_REACH_MAX: Final = 3000  # bytes; the kernel takes 4095, of which a name may be 255
+_REACH_MAX: Final = 3000  # bytes of a path that are resolved again for each directory
 
 
 @dataclass(slots=True)
@@ -33,6 +37,7 @@ class DiskScan:
     database: Database
     repository: tuple[int, int]  # device and inode of the repository's directory
     hasher: Hasher
+    top: Anchor
     problems: list[tuple[bytes, str]] = field(default_factory=list)
     specials: list[bytes] = field(default_factory=list)
     vanished: list[bytes] = field(default_factory=list)
@@ -53,27 +58,27 @@ def start_scan(path: Path, options: DiskOptions, database: Database, hasher: Has
         OSError: it is not there, or not a directory.
     """
     real = os.path.realpath(os.fsencode(path), strict=True)
-    status = os.stat(real)
-    if not stat.S_ISDIR(status.st_mode):
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
-    home = database.path.parent.stat()
-    return DiskScan(real, status.st_dev, options, database, (home.st_dev, home.st_ino), hasher), status
+    top = Anchor(os.open(real, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC), real)
+    status, home = os.fstat(top.descriptor), database.path.parent.stat()
+    return DiskScan(real, status.st_dev, options, database, (home.st_dev, home.st_ino), hasher, top), status
 
 
 class DiskDirectory:
     """A directory on disk."""
 
-    __slots__ = ("_anchor", "_ignored", "_meta_id", "_reach", "_scan", "_status", "path")
+    __slots__ = ("_anchor", "_here", "_ignored", "_meta_id", "_reach", "_scan", "_status", "_xattrs", "path")
 
     def __init__(
         self, scan: DiskScan, path: bytes, status: os.stat_result, parent: DiskDirectory | None = None
     ) -> None:
-        """*path* is its name for people; through *parent* it can be reached where that is too long for the kernel."""
+        """*path* is its name for people; none has a *parent* but the top."""
         self._scan, self.path, self._status = scan, path, status
         self._meta_id: MetaId | None = None  # the stat cache's
+        self._xattrs: Xattrs | None = None  # once they are read
         self._ignored: IsIgnored | None = parent._ignored if parent else None  # by the ignore files above
-        self._anchor: _Anchor | None = parent._anchor if parent else None
-        self._reach: bytes = os.path.join(parent._reach, os.path.basename(path)) if parent else path
+        self._anchor: Anchor = parent._anchor if parent else scan.top  # from where its path leads to it
+        self._reach: bytes = os.path.join(parent._reach, os.path.basename(path)) if parent else b""
+        self._here = -1  # a descriptor, while it is being scanned
 
     @classmethod
     def root(cls, path: Path, options: DiskOptions, database: Database, hasher: Hasher) -> DiskDirectory:
@@ -95,18 +100,43 @@ class DiskDirectory:
         if self._meta_id is not None:
             return self._meta_id
         recipe = self._scan.options.recipe
+        xattrs = self._read_xattrs() if self._xattrs is None else self._xattrs
+        return recipe.directory(*(self._recorded_itself() or found_attributes(self._status)), xattrs)
+
+    def _read_xattrs(self) -> Xattrs:
         try:
-            xattrs = recipe.xattrs_of(self._reach)
+            here = self._open() if self._here < 0 else os.dup(self._here)
+            try:
+                return self._scan.options.recipe.xattrs_of(here)
+            finally:
+                os.close(here)
         except OSError as error:
             self._complain(self.path, error)
-            xattrs = ()
-        return recipe.directory(*(self._recorded_itself() or found_attributes(self._status)), xattrs)
+            return ()
 
     def scan(self) -> Scanned:
         """Return what is in it, and hand what changed to the hasher."""
-        scan = self._scan
-        if scan.options.one_file_system and self._status.st_dev != scan.device:
+        if self._scan.options.one_file_system and self._status.st_dev != self._scan.device:
             return Scanned(self._status.st_mtime_ns)  # a mount point belongs to the tree, what is mounted doesn't
+        try:
+            self._here = self._open()
+        except OSError as error:
+            self._complain(self.path, error)
+            return Scanned(self._status.st_mtime_ns, vanished=error.errno in GONE_ERRORS)
+        try:
+            return self._scan_open()
+        finally:
+            os.close(self._here)
+            self._here = -1
+
+    def _open(self) -> int:
+        """Open it, if it still is what was seen in the directory above it."""
+        return open_same(self._anchor.descriptor, self._reach, DIRECTORY, self._status)
+
+    def _scan_open(self) -> Scanned:
+        scan = self._scan
+        if len(self._reach) > _REACH_MAX:  # else a deep tree would be gone through from its top for each directory
+            self._anchor, self._reach = Anchor(os.dup(self._here)), b""
         entries = self._entries()
         scanned = Scanned(self._status.st_mtime_ns, vanished=entries is None)
         rows = self._wanted(entries or [])
@@ -122,6 +152,8 @@ class DiskDirectory:
             self._add_directories(scanned, rows, record)
         else:
             self._add(scanned, rows, stats, record.by_name() if record else {})
+        if self._meta_id is None:
+            self._xattrs = self._read_xattrs()
         return scanned
 
     def _entries(self) -> list[tuple[bytes, os.stat_result]] | None:
@@ -132,16 +164,13 @@ class DiskDirectory:
         before = self._status
         for _ in range(_TRIES):
             try:
-                if len(self._reach) > _REACH_MAX:
-                    self._anchor = _Anchor(self._reach)
-                    self._reach = self._anchor.path
                 found = self._read()
-                after = os.lstat(self._reach)
-                if not stat.S_ISDIR(after.st_mode):
-                    raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+                after = os.fstat(self._here)
+                if not after.st_nlink:  # it was deleted, and only we still have it
+                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
             except OSError as error:
                 self._complain(self.path, error)
-                return None if error.errno in _GONE else []
+                return None if error.errno in GONE_ERRORS else []
             if pack_stat(before) == pack_stat(after):
                 return sorted(found)
             self._status = before = after
@@ -151,30 +180,39 @@ class DiskDirectory:
 
     def _read(self) -> list[tuple[bytes, os.stat_result]]:
         found = []
-        with os.scandir(self._reach) as entries:
+        with os.scandir(self._here) as entries:
             for entry in entries:
+                name = os.fsencode(entry.name)
                 try:
-                    found.append((entry.name, entry.stat(follow_symlinks=False)))
+                    found.append((name, entry.stat(follow_symlinks=False)))
                 except FileNotFoundError:
                     continue  # the directory changed, then, and is read again
                 except OSError as error:
-                    self._complain(os.path.join(self.path, entry.name), error)
+                    self._complain(os.path.join(self.path, name), error)
         return found
 
     def _complain(self, path: bytes, error: OSError) -> None:
-        if error.errno in _GONE and path != self._scan.root:
+        if error.errno in GONE_ERRORS and path != self._scan.root:
             self._scan.vanished.append(path)
         else:
             self._scan.problems.append((path, error.strerror or str(error)))
 
     def _wanted(self, rows: list[tuple[bytes, os.stat_result]]) -> list[tuple[bytes, os.stat_result]]:
-        has_patterns = any(name == IGNORE_FILE and stat.S_ISREG(status.st_mode) for name, status in rows)
-        if has_patterns and self._scan.options.ignore_files:
-            try:
-                self._ignored = nested(self._ignored, self.path, os.path.join(self._reach, IGNORE_FILE))
-            except OSError as error:
-                self._complain(os.path.join(self.path, IGNORE_FILE), error)
+        for name, status in rows if self._scan.options.ignore_files else ():
+            if name == IGNORE_FILE and stat.S_ISREG(status.st_mode):
+                self._heed(status)
         return [row for row in rows if self._is_wanted(*row)]
+
+    def _heed(self, patterns: os.stat_result) -> None:
+        """Take up the ignore file that is here."""
+        try:
+            file = open_same(self._here, IGNORE_FILE, FILE, patterns)
+            try:
+                self._ignored = nested(self._ignored, self.path, b"/proc/self/fd/%d" % file)
+            finally:
+                os.close(file)
+        except OSError as error:
+            self._complain(os.path.join(self.path, IGNORE_FILE), error)
 
     def _is_wanted(self, name: bytes, status: os.stat_result) -> bool:
         options, path = self._scan.options, os.path.join(self.path, name)
@@ -206,7 +244,8 @@ class DiskDirectory:
         self, scanned: Scanned, rows: list[tuple[bytes, os.stat_result]], stats: list[bytes],
         cached: dict[bytes, tuple[bytes, int, int]],
     ) -> None:  # fmt: skip
-        submit, prefix = self._scan.hasher.submit, self._reach + (b"" if self._reach.endswith(b"/") else b"/")
+        submit = self._scan.hasher.submit
+        place = ScannedDirectory(self._anchor.path, self._reach, Inode.of(self._status))
         for (name, status), packed in zip(rows, stats, strict=True):
             seen, number, meta_id = cached.get(name, (b"", 0, 0))
             hit = seen == packed
@@ -215,7 +254,7 @@ class DiskDirectory:
             elif hit:
                 scanned.files[name] = FileId(number)
             else:
-                scanned.files[name] = submit(prefix + name, status.st_size, self._recorded(name, status))
+                scanned.files[name] = submit(place, name, status, self._recorded(name, status))
             scanned.stats[name] = packed
 
     def _recorded_itself(self) -> Recorded | None:
@@ -232,19 +271,18 @@ class DiskDirectory:
         return child
 
 
-class _Anchor:
-    """A directory held open, because its path is longer than the kernel takes; other processes reach it as well.
+class Anchor:
+    """A directory held open, from which others are reached, by other processes as well.
 
     It is closed when no directory below it is left: a directory is kept until its files are hashed.
     """
 
-    __slots__ = ("_descriptor", "path")
+    __slots__ = ("descriptor", "path")
 
-    def __init__(self, path: bytes) -> None:
-        self._descriptor = -1
-        self._descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        self.path = b"/proc/%d/fd/%d/." % (os.getpid(), self._descriptor)
+    def __init__(self, descriptor: int, path: bytes = b"") -> None:
+        """*path*: by which other processes reach it, if not by this one's descriptor."""
+        self.descriptor = descriptor
+        self.path = path or b"/proc/%d/fd/%d" % (os.getpid(), descriptor)
 
     def __del__(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
+        os.close(self.descriptor)

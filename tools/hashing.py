@@ -1,10 +1,13 @@
 """Read, hash and stage the files of a directory tree in several processes.
 
-    hasher.submit(path, size) -> Ticket        collected into batches, which go to the processes of a pool
-    ticket.result()           -> Hashed        waits for its batch
+    hasher.submit(directory, name, status) -> Ticket     collected into batches, which go to the processes of a pool
+    ticket.result()                        -> Hashed     waits for its batch
 
 A process reads a file, and stages it if the repository doesn't have that object yet (store/stager.py); only the
 checksum travels back. A tree with few files starts no process.
+
+Others may write in the tree. A process opens the directory that was scanned below the top of the tree, through no
+symlink; if another one is there now its files are gone. Of a file it is told the inode, too.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext, suppress
@@ -26,6 +29,7 @@ from store.objects import Checksum
 from store.repository import Repository
 from store.stager import WHOLE_BYTES_MAX, Stager
 from store.statcache import pack_stat
+from store.walking.beneath import DIRECTORY, FILE, open_beneath, xattr_path
 from tools.orphans import interrupts_held, leave_signals_to
 from tools.recipe import Recipe
 
@@ -35,12 +39,13 @@ _OUTSTANDING_BATCHES_MAX: Final = 256
 _TRIES: Final = 3
 _NONE: Final = Checksum(bytes(32))
 GONE: Final = "it vanished before it could be read"
+GONE_ERRORS: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE)  # ESTALE: there is another one now
 
 
 class Hashed(NamedTuple):
     """A file as it was read: its checksum, and its stat then. Or why it couldn't be; problem then says so.
 
-    changed: it did not hold still for _TRIES readings; it is stored as it was read last.
+    changed: it did not hold still for _TRIES readings, or another file was there; it is stored as it was read last.
     """
 
     checksum: Checksum
@@ -66,15 +71,54 @@ class Recorded(NamedTuple):
     mode: int
 
 
+class Inode(NamedTuple):
+    """What tells a file or directory from others, as long as it is there."""
+
+    device: int
+    number: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Inode:
+        """Return that of what has this stat."""
+        return cls(status.st_dev, status.st_ino)
+
+
+class ScannedDirectory(NamedTuple):
+    """A directory on disk, for another process: *path* leads there from *base*, which is an absolute path."""
+
+    base: bytes
+    path: bytes
+    inode: Inode
+
+
+class Wanted(NamedTuple):
+    """A file in a directory; recorded: the attributes to be committed, if not its own."""
+
+    name: bytes
+    inode: Inode
+    recorded: Recorded | None
+
+
+Files = list[tuple[ScannedDirectory, list[Wanted]]]
+
+
 class _Batch:
-    __slots__ = ("bytes", "future", "paths", "recorded", "results")
+    __slots__ = ("bytes", "count", "files", "future", "results")
 
     def __init__(self) -> None:
-        self.paths: list[bytes] = []
-        self.recorded: dict[bytes, Recorded] = {}
-        self.bytes = 0
+        self.files: Files = []
+        self.count = self.bytes = 0
         self.future: Future[list[Hashed]] | None = None
         self.results: list[Hashed] | None = None
+
+    def add(self, directory: ScannedDirectory, wanted: Wanted, size: int) -> int:
+        """Take a file; return its place."""
+        if not self.files or self.files[-1][0] is not directory:
+            self.files.append((directory, []))
+        self.files[-1][1].append(wanted)
+        self.bytes += size
+        self.count += 1
+        return self.count - 1
 
 
 class Ticket(NamedTuple):
@@ -112,17 +156,15 @@ class Hasher:
         """Whether so much is under way that results should be taken before more is handed in."""
         return self._outstanding > _OUTSTANDING_BATCHES_MAX
 
-    def submit(self, path: bytes, size: int, recorded: Recorded | None = None) -> Ticket:
-        """Hand in a regular file or a symlink of about *size* bytes; *recorded*: with other attributes than it has."""
+    def submit(
+        self, directory: ScannedDirectory, name: bytes, status: os.stat_result, recorded: Recorded | None = None
+    ) -> Ticket:  # fmt: skip
+        """Hand in a regular file or a symlink as it was seen; *recorded*: with other attributes than it has."""
         batch = self._batch
-        batch.paths.append(path)
-        if recorded is not None:
-            batch.recorded[path] = recorded
-        batch.bytes += size
-        ticket = Ticket(self, batch, len(batch.paths) - 1)
-        if len(batch.paths) >= _BATCH_FILES or batch.bytes >= _BATCH_BYTES:
+        place = batch.add(directory, Wanted(name, Inode.of(status), recorded), status.st_size)
+        if batch.count >= _BATCH_FILES or batch.bytes >= _BATCH_BYTES:
             self._send(batch)
-        return ticket
+        return Ticket(self, batch, place)
 
     def finish(self, batch: _Batch) -> list[Hashed]:
         """Return the results of a batch: from its process, or made here if it was never worth one."""
@@ -130,12 +172,12 @@ class Hasher:
             self._batch = _Batch()
         if batch.future is None:
             self._local = self._local or _Worker(self._job)
-            return self._local.run(batch.paths, batch.recorded)
+            return self._local.run(batch.files)
         with _telling_of_death():
             results = batch.future.result()
         self._outstanding -= 1
         batch.future = None
-        batch.paths.clear()
+        batch.files.clear()
         return results
 
     def _send(self, batch: _Batch) -> None:
@@ -144,7 +186,7 @@ class Hasher:
                 self._processes, get_context("fork"), initializer=_start_worker, initargs=(self._job, os.getpid())
             )
         with _telling_of_death(), interrupts_held():  # the first one forks
-            batch.future = self._pool.submit(_run_batch, batch.paths, batch.recorded)
+            batch.future = self._pool.submit(_run_batch, batch.files)
         self._outstanding += 1
         self._batch = _Batch()
 
@@ -186,14 +228,14 @@ class _Worker:
         self._repository = Repository.open(job.repository)
         self._stager = Stager(self._repository, job.stage, str(os.getpid()))
 
-    def run(self, paths: Iterable[bytes], recorded: Mapping[bytes, Recorded]) -> list[Hashed]:
+    def run(self, files: Files) -> list[Hashed]:
         """Hash and stage files.
 
         Raises:
             OSError: the stage can't be written.
         """
         try:
-            results = [self._hash(path, recorded.get(path)) for path in paths]
+            results = [result for directory, wanted in files for result in self._in(directory, wanted)]
             self._stager.flush()
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self._job.stage)) from error
@@ -203,50 +245,61 @@ class _Worker:
         with self._stager, self._repository:
             pass
 
-    def _hash(self, path: bytes, recorded: Recorded | None) -> Hashed:
+    def _in(self, directory: ScannedDirectory, wanted: list[Wanted]) -> list[Hashed]:
+        try:
+            here = open_scanned(directory)
+        except OSError as error:
+            return [_problem(error)] * len(wanted)
+        try:
+            return [self._hash(here, one) for one in wanted]
+        finally:
+            os.close(here)
+
+    def _hash(self, here: int, wanted: Wanted) -> Hashed:
         try:
             for tries_left in reversed(range(_TRIES)):
-                result = self._hash_once(path, recorded, tries_left == 0)
+                result = self._hash_once(here, wanted, tries_left == 0)
                 if result is not None:
                     return result
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):  # reading never says so: it is the stage that is full
                 raise
-            gone = error.errno in (errno.ENOENT, errno.ENOTDIR)
-            return Hashed(_NONE, b"", problem=GONE if gone else error.strerror or str(error))
+            return _problem(error)
         except InvalidNameError as error:
             return Hashed(_NONE, b"", problem=str(error))
         raise AssertionError("the last try gives a result")
 
-    def _hash_once(self, path: bytes, recorded: Recorded | None, is_last: bool) -> Hashed | None:
+    def _hash_once(self, here: int, wanted: Wanted, is_last: bool) -> Hashed | None:
         """Return the file as it is, or None if it changed under our hands and there is another try."""
         try:
-            file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            file = os.open(wanted.name, FILE, dir_fd=here)
         except OSError as error:
             if error.errno != errno.ELOOP:
                 raise
-            return self._hash_symlink(path, recorded, is_last)
+            return self._hash_symlink(here, wanted, is_last)
         try:
-            return self._hash_open(file, recorded, is_last)
+            return self._hash_open(file, wanted, is_last)
         finally:
             os.close(file)
 
-    def _hash_symlink(self, path: bytes, recorded: Recorded | None, is_last: bool) -> Hashed | None:
-        status, target = os.lstat(path), os.readlink(path)
-        xattrs = self._job.recipe.xattrs_of(path)
+    def _hash_symlink(self, here: int, wanted: Wanted, is_last: bool) -> Hashed | None:
+        name = wanted.name
+        status, target = os.stat(name, dir_fd=here, follow_symlinks=False), os.readlink(name, dir_fd=here)
+        xattrs = self._job.recipe.xattrs_of(xattr_path(here, name))
         packed = pack_stat(status)
-        changed = packed != pack_stat(os.lstat(path))
+        changed = packed != pack_stat(os.stat(name, dir_fd=here, follow_symlinks=False))
         if changed and not is_last:
             return None
-        header = self._job.recipe.file(*(recorded or found_attributes(status)), xattrs, target)
-        return Hashed(self._stager.symlink(header, status.st_mtime_ns), packed, changed)
+        header = self._job.recipe.file(*(wanted.recorded or found_attributes(status)), xattrs, target)
+        is_other = Inode.of(status) != wanted.inode
+        return Hashed(self._stager.symlink(header, status.st_mtime_ns), packed, changed or is_other)
 
-    def _hash_open(self, file: int, recorded: Recorded | None, is_last: bool) -> Hashed | None:
+    def _hash_open(self, file: int, wanted: Wanted, is_last: bool) -> Hashed | None:
         status = os.fstat(file)
         if not stat.S_ISREG(status.st_mode):
             return Hashed(_NONE, b"", problem="it was replaced by something else while it was read")
         xattrs = self._job.recipe.xattrs_of(file)
-        header = self._job.recipe.file(*(recorded or found_attributes(status)), xattrs, b"")
+        header = self._job.recipe.file(*(wanted.recorded or found_attributes(status)), xattrs, b"")
         packed = pack_stat(status)
         changed = False
 
@@ -260,7 +313,29 @@ class _Worker:
         else:
             data = _read(file, status.st_size)
             checksum = self._stager.whole(data, header, status.st_mtime_ns) if accept(len(data)) else None
-        return None if checksum is None else Hashed(checksum, packed, changed)
+        is_other = Inode.of(status) != wanted.inode
+        return None if checksum is None else Hashed(checksum, packed, changed or is_other)
+
+
+def open_scanned(directory: ScannedDirectory) -> int:
+    """Open a directory that was scanned, and no other.
+
+    Raises:
+        OSError: it is not there any more: another is, or a symlink.
+    """
+    base = os.open(directory.base, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        here = open_beneath(base, directory.path, DIRECTORY)
+    finally:
+        os.close(base)
+    if Inode.of(os.fstat(here)) != directory.inode:
+        os.close(here)
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), os.fsdecode(directory.path))
+    return here
+
+
+def _problem(error: OSError) -> Hashed:
+    return Hashed(_NONE, b"", problem=GONE if error.errno in GONE_ERRORS else error.strerror or str(error))
 
 
 def found_attributes(status: os.stat_result) -> Recorded:
@@ -304,6 +379,6 @@ def _start_worker(job: Job, parent: int) -> None:
     _worker = _Worker(job)
 
 
-def _run_batch(paths: list[bytes], recorded: dict[bytes, Recorded]) -> list[Hashed]:
+def _run_batch(files: Files) -> list[Hashed]:
     assert _worker is not None
-    return _worker.run(paths, recorded)
+    return _worker.run(files)

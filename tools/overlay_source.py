@@ -30,6 +30,7 @@ from store.repository import Repository
 from store.schema import MetaId, TreeId
 from store.stager import Stager
 from store.tree import commit_number, commit_record, find, load_listing, root_entry
+from store.walking.beneath import xattr_path
 from tools.commit_source import CommitDirectory, CommitScan
 from tools.disk_source import DiskDirectory, DiskScan, start_scan
 from tools.hashing import Hasher, Recorded
@@ -222,7 +223,7 @@ class UpperDirectory(DiskDirectory):
 
     def _note(self, name: bytes, what: bytes) -> bytes | None:
         """Return what the overlay noted of an entry; b"": of this directory."""
-        path = os.path.join(self._reach, name) if name else self._reach
+        path = xattr_path(self._here, name or b".")
         for prefix in self._base.notes:
             with suppress(OSError):  # it has none, or is gone: reading it tells
                 return os.getxattr(path, prefix + what, follow_symlinks=False)

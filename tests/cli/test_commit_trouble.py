@@ -24,7 +24,7 @@ from tests.snapshots import assert_same_tree
 from tests.trees import Spec, build_tree
 from tools import hashing
 from tools.disk_source import DiskDirectory
-from tools.hashing import Hasher, Ticket
+from tools.hashing import Hasher, ScannedDirectory, Ticket
 
 MIB = 1 << 20
 
@@ -219,10 +219,10 @@ def vanishing(tree_factory: TreeFactory, monkeypatch: pytest.MonkeyPatch) -> Pat
     tree = tree_factory({"d": {"gone": b"gone", "lost": inside, "kept": b""}, "swapped": inside, "filed": inside})
     submit, child = Hasher.submit, DiskDirectory._child
 
-    def submit_late(self: Hasher, path: bytes, *more: Any) -> Ticket:
-        if path.endswith(b"/gone"):
-            os.unlink(path)
-        return submit(self, path, *more)
+    def submit_late(self: Hasher, directory: ScannedDirectory, name: bytes, *more: Any) -> Ticket:
+        if name == b"gone":
+            (tree / "d/gone").unlink()
+        return submit(self, directory, name, *more)
 
     def child_late(self: DiskDirectory, name: bytes, *more: Any) -> DiskDirectory:
         path = tree / os.fsdecode(name)
