@@ -16,6 +16,7 @@ from __future__ import annotations
 import errno
 import mmap
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -57,8 +58,8 @@ class Totals:
 class Row:
     """The cells of one worker."""
 
-    def __init__(self, cells: memoryview) -> None:
-        self._cells = cells
+    def __init__(self, cells: memoryview, clock_ns: Callable[[], int]) -> None:
+        self._cells, self._clock_ns = cells, clock_ns
 
     @property
     def status(self) -> WorkerStatus:
@@ -87,12 +88,12 @@ class Row:
 
     def begin(self) -> None:
         """Note that a request has arrived."""
-        self._cells[_BUSY_SINCE_NS] = time.monotonic_ns()
+        self._cells[_BUSY_SINCE_NS] = self._clock_ns()
 
     def end(self, kind: int) -> None:
         """Note that it was answered; *kind* is an index of KINDS."""
         cells = self._cells
-        took_ns = time.monotonic_ns() - cells[_BUSY_SINCE_NS]
+        took_ns = self._clock_ns() - cells[_BUSY_SINCE_NS]
         cells[_BUSY_SINCE_NS], cells[_PROVEN] = 0, True
         cells[_FIRST_KIND + 2 * kind] += 1
         cells[_FIRST_KIND + 2 * kind + 1] += took_ns
@@ -114,17 +115,19 @@ class Row:
 class Counters:
     """The rows of all workers. Made before they are forked."""
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, clock_ns: Callable[[], int] = time.monotonic_ns) -> None:
+        """*clock_ns* tells what time it is, from any beginning on."""
+        self._clock_ns = clock_ns
         memory = memoryview(mmap.mmap(-1, workers * _CELLS * _CELL_BYTES)).cast("Q")
         self._rows = [memory[index * _CELLS : (index + 1) * _CELLS] for index in range(workers)]
 
     def row(self, index: int) -> Row:
         """Return the cells of a worker."""
-        return Row(self._rows[index])
+        return Row(self._rows[index], self._clock_ns)
 
     def workers(self) -> list[WorkerStatus]:
         """Return who answers requests now."""
-        return [Row(cells).status for cells in self._rows]
+        return [Row(cells, self._clock_ns).status for cells in self._rows]
 
     def totals(self) -> Totals:
         """Return the sums over all workers."""
