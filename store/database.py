@@ -89,6 +89,11 @@ class Reading:
         stored = self._txn.get(key, db=self._handles[table])
         return None if stored is None else self._checked(table, key, stored)
 
+    def size(self, table: bytes, key: bytes) -> int:
+        """Return how many bytes the value of *key* has, 0 if there is none; it is not read."""
+        stored = self._txn.get(key, db=self._handles[table])
+        return 0 if stored is None else len(stored) - _GUARD_BYTES
+
     def need(self, table: bytes, key: bytes) -> bytes:
         """Return the value of a key that was given out and therefore must be there.
 

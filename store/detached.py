@@ -3,15 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
-from store.database import Writing
-from store.errors import NotFoundError
+from store.database import Reading, Writing
+from store.errors import FormatError, NotFoundError
 from store.objects import Checksum, Metadata, pack_detached, unpack_detached
 from store.repository import Repository
-from store.schema import id_key
+from store.schema import CommitNumber, id_key
 from store.tree import commit_number, commit_record
 
 Change = Callable[[bytes, Metadata], Metadata]
+DETACHED_BYTES_MAX: Final = 10 << 20  # of what is looked at for signatures; OSTree's own bound of metadata for long
+
+
+def bounded_detached(reading: Reading, number: CommitNumber) -> bytes | None:
+    """Return a commit's detached metadata, None if it has none; anybody who can write to the repository can add some.
+
+    Raises:
+        FormatError: they are more than a commit's signatures can be.
+    """
+    check_detached_size(reading.size(b"detached", id_key(number)))
+    return reading.get(b"detached", id_key(number))
+
+
+def check_detached_size(size_bytes: int) -> None:
+    """Refuse what is too large to be looked at.
+
+    Raises:
+        FormatError: it is more than DETACHED_BYTES_MAX.
+    """
+    if size_bytes > DETACHED_BYTES_MAX:
+        raise FormatError(f"the detached metadata are larger than {DETACHED_BYTES_MAX >> 20} MiB, as signatures aren't")
 
 
 def change_detached(repository: Repository, checksum: Checksum, change: Change) -> bool:

@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
 Checksum = NewType("Checksum", bytes)  # 32 raw bytes
 Xattrs = tuple[tuple[bytes, bytes], ...]  # (name without NUL, value): sorted by name, unique
+REF_BINDING: Final = "ostree.ref-binding"  # as: in a commit's metadata, the refs that it was made for
+COLLECTION_BINDING: Final = "ostree.collection-binding"  # s: and the collection that these are in
 Metadata = tuple[tuple[str, Variant], ...]  # in the order as written
 
 _HEX = re.compile("[0-9a-f]{64}")

@@ -179,6 +179,18 @@ def find_named_ref(reading: Reading, name: str) -> tuple[str, RefRecord] | None:
     return None
 
 
+def named_ref(text: str) -> tuple[str, bool]:
+    """Return the ref in whose name the revision *text* is asked for, and whether that is where it points now.
+
+    "os/main" and "os/main@{0}" are; "os/main^" and "os/main@{yesterday}" are not. "" of a checksum, or where *text* is
+    no revision; what looks like a ref may be none, but an abbreviation.
+    """
+    match = _BASE.match(text)
+    if match is None or (len(match[0]) == 64 and _HEX.fullmatch(match[0])):
+        return "", False
+    return match[0], text[match.end() :] in ("", "@{0}")
+
+
 def _parse_relative(text: str, now_s: int) -> int | None:
     if text == "now":
         return now_s

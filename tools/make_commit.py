@@ -13,7 +13,7 @@ from pathlib import Path
 from store.database import Reading
 from store.errors import FsviewError, InvalidNameError, SourceError
 from store.gvariant import Variant
-from store.objects import Checksum, Commit, Metadata, checksum_from_hex
+from store.objects import REF_BINDING, Checksum, Commit, Metadata, checksum_from_hex
 from store.publication import Report
 from store.refs import check_ref_name, check_ref_place, find_ref
 from store.repository import Repository
@@ -209,7 +209,7 @@ def _metadata(message: Message) -> Metadata:
     if not message.bindings:
         return message.metadata
     refs = [*message.bind_refs, *([message.ref] if message.ref else [])]  # OSTree keeps a name that is there twice
-    return (*message.metadata, ("ostree.ref-binding", Variant("as", sorted(refs, key=str.encode))))
+    return (*message.metadata, (REF_BINDING, Variant("as", sorted(refs, key=str.encode))))
 
 
 def _parent(reading: Reading, message: Message) -> Checksum | None:

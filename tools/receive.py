@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fsview.locate import Located, view_of
+from store.detached import DETACHED_BYTES_MAX
 from store.errors import MountError, SourceError
 from store.objects import Commit, checksum_from_hex, checksum_of, unpack_detached
 from store.publication import Phase
@@ -43,7 +44,7 @@ def receive(
             f"the view at {view} shows one tree alone, without the commit itself; mount {found.repository} whole, and "
             f"name the path there"
         )
-    raw, detached = (info / "object").read_bytes(), (info / "detached").read_bytes()
+    raw, detached = (_read_bounded(info / name) for name in ("object", "detached"))
     if checksum_of(raw) != wanted:
         raise _lie(found, view, f"its object has the sha256 {checksum_of(raw).hex()}")
     commit = Commit.from_bytes(raw)
@@ -54,6 +55,15 @@ def receive(
         if (root.dirtree, root.dirmeta) != (commit.root_dirtree, commit.root_dirmeta):
             raise _lie(found, view, f"its root is {root.dirtree.hex()}, not {commit.root_dirtree.hex()}")
         writer.publish(lambda reading: commit, ref=None, time_s=0, message="", detached=detached or None)
+
+
+def _read_bounded(path: Path) -> bytes:
+    """Return what is in a file of the view, which may be anybody's work, and have no end."""
+    with path.open("rb") as file:
+        data = file.read(DETACHED_BYTES_MAX + 1)
+    if len(data) > DETACHED_BYTES_MAX:
+        raise SourceError(f"{path} is larger than {DETACHED_BYTES_MAX >> 20} MiB, as no commit is; nothing was changed")
+    return data
 
 
 def _lie(found: Located, view: Path, what: str) -> SourceError:

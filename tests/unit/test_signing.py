@@ -19,6 +19,7 @@ from store.gvariant import Variant
 from store.objects import Metadata, pack_detached, unpack_detached
 from tools.signing import TrustedKeys, Verdict, judge, require_certified
 from tools.signing.ed25519 import PublicKey, SecretKey
+from tools.signing.openpgp import keyring_of
 from tools.signing.secrets import load_secret_key
 from tools.signing.stored import ED25519, with_signature, without_signatures
 
@@ -159,7 +160,8 @@ def test_any_flipped_bit_of_a_gpg_signed_commit_makes_it_invalid(data: st.DataOb
 def test_gpgv_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(FsviewError, match="apt install gpgv"):
-        judge(TWO, SIGNED_TWO, OF_ALICE)
+        judge(TWO, SIGNED_TWO, TrustedKeys.load([GOLDEN / "test-key.pub.gpg"]))
+    assert "3070A90B4F1EF361 is by a key that is not trusted" in judge(TWO, SIGNED_TWO, OF_ALICE)[0].text
     assert judge(ONE, pack_detached(_signed(ALICE)), OF_ALICE)[0].is_trusted
 
 
@@ -245,7 +247,7 @@ _GPG: dict[str, Any] = json.loads((GOLDEN / "gpg.json").read_text())["cases"]
 
 
 def _gpg_verdict(signature: bytes, keyring: str) -> Verdict:
-    trusted = TrustedKeys((), (bytes.fromhex(keyring),))
+    trusted = TrustedKeys((), (tuple(keyring_of(bytes.fromhex(keyring)) or ()),))
     (verdict,) = judge(ONE, pack_detached((("ostree.gpgsigs", Variant("aay", [signature])),)), trusted)
     return verdict
 

@@ -14,21 +14,22 @@ import click
 
 from store.check_commit import check_commit
 from store.database import Reading
-from store.detached import change_detached
+from store.detached import bounded_detached, change_detached
 from store.errors import AccessError, CorruptionError, FormatError, FsviewError, NotFoundError
 from store.findings import Finding
 from store.objects import Checksum, Metadata, checksum_of
 from store.repository import Repository
 from store.revisions import resolve, split_path
-from store.schema import CommitNumber, id_key
+from store.schema import CommitNumber
 from store.tree import commit_number, commit_record
 from tools.parameters import REVISION, repository_option
 from tools.render import count_text, print_json, printable, progress
 from tools.signing.ed25519 import PublicKey, SecretKey
 from tools.signing.judging import Verdict, judge
+from tools.signing.key_lists import parse_public_keys
 from tools.signing.secrets import load_secret_key
 from tools.signing.stored import with_signature, without_signatures
-from tools.signing.trusted import TrustedKeys, parse_public_keys
+from tools.signing.trusted import TrustedKeys
 
 TRUSTED_VARIABLE: Final = "FSVIEW_TRUSTED"
 _FINDINGS_SHOWN: Final = 20
@@ -67,7 +68,7 @@ def verify(repository: Repository, checksum: Checksum, trusted: TrustedKeys) -> 
     with repository.database.reading() as reading:
         number = _number(reading, checksum)
         raw = commit_record(reading, number).raw
-        detached = reading.get(b"detached", id_key(number))
+        detached = bounded_detached(reading, number)
     _check_raw(repository, checksum, raw)
     return judge(raw, detached, trusted)
 

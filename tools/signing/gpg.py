@@ -1,7 +1,8 @@
-"""OpenPGP signatures, by gpgv: it trusts exactly the keyrings that it is given, and no more of ~/.gnupg is looked at.
+"""OpenPGP signatures, by gpgv: it trusts exactly the keys that it is given, and no more of ~/.gnupg is looked at.
 
 gpgv takes keys that are expired or revoked for good, and says so in its status lines only; here they are refused, as
-OSTree refuses them. So GOODSIG, which only a key in good order gets, is what counts, beside gpgv's exit status.
+OSTree refuses them. So GOODSIG, which only a key in good order gets, is what counts, beside gpgv's exit status. What it
+gets are signatures alone, and each key once (tools/signing/openpgp.py).
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from store.errors import FsviewError
+from store.errors import FormatError, FsviewError
+from tools.signing.openpgp import Packet, issuer, merged, signature_packets
 
+_NOT_TRUSTED: Final = "is by a key that is not trusted"
 _PREFIX: Final = "[GNUPG:] "
 _FLAWS: Final = {
     "BADSIG": "does not fit this commit: one of the two was changed, or it is of another commit",
@@ -36,22 +39,44 @@ class GpgResult:
     is_known: bool
 
 
-def check(data: bytes, signature: bytes, keyrings: Sequence[bytes]) -> GpgResult:
-    """Return what gpgv says of a signature of *data*, by the keys of *keyrings*.
+def check(data: bytes, signatures: Sequence[bytes], keyrings: Sequence[Sequence[Packet]]) -> Iterator[GpgResult]:
+    """Yield what gpgv says of each of the signatures of *data*, by the keys of *keyrings*; without any it isn't asked.
 
     Raises:
         FsviewError: there is no gpgv.
     """
+    if not signatures:
+        return
+    if not keyrings:
+        yield from (_stranger(signature) for signature in signatures)
+        return
     program = shutil.which("gpgv")
     if program is None:
         raise FsviewError("gpgv is missing, with which GPG signatures are verified; mend it with: apt install gpgv")
     with tempfile.TemporaryDirectory(prefix="fsview-gpgv-") as directory:
-        files = [_write(Path(directory, f"keyring-{index}"), ring) for index, ring in enumerate(keyrings or [b""])]
-        signed = [_write(Path(directory, name), value) for name, value in (("sig", signature), ("data", data))]
-        command = [program, "--homedir", directory, "--status-fd", "1"]
-        command += [part for file in files for part in ("--keyring", file)]
-        done = subprocess.run([*command, "--", *signed], stdin=subprocess.DEVNULL, capture_output=True)
+        ring, signed = (_write(Path(directory, name), value) for name, value in (("k", merged(keyrings)), ("d", data)))
+        command = [program, "--homedir", directory, "--status-fd", "1", "--keyring", ring, "--"]
+        for signature in signatures:
+            yield _check_one(command, signature, Path(directory, "s"), signed)
+
+
+def _check_one(command: Sequence[str], signature: bytes, beside: Path, signed: str) -> GpgResult:
+    try:
+        signature_packets(signature)
+    except FormatError as error:
+        return GpgResult("", "", f"can't be read: {error}", is_known=False)
+    written = _write(beside, signature)
+    done = subprocess.run([*command, written, signed], stdin=subprocess.DEVNULL, capture_output=True)
     return _parse(os.fsdecode(done.stdout), done.returncode)
+
+
+def _stranger(signature: bytes) -> GpgResult:
+    """Return what can be said of a signature where no GPG key is trusted."""
+    try:
+        key = issuer(signature_packets(signature)[0]).hex().upper()
+    except FormatError as error:
+        return GpgResult("", "", f"can't be read: {error}", is_known=False)
+    return GpgResult(key, "", _NOT_TRUSTED, is_known=False)
 
 
 def _write(path: Path, data: bytes) -> str:
@@ -66,7 +91,7 @@ def _parse(status: str, returncode: int) -> GpgResult:
     good = words.get("GOODSIG", [])
     flaw = next((text for word, text in _FLAWS.items() if word in words), "")
     if not flaw and "NO_PUBKEY" in words:
-        return GpgResult(words["NO_PUBKEY"][0], "", "is by a key that is not trusted", is_known=False)
+        return GpgResult(words["NO_PUBKEY"][0], "", _NOT_TRUSTED, is_known=False)
     if flaw or returncode or not good or not fingerprint:
         named = next((words[word] for word in (*_FLAWS, "GOODSIG") if words.get(word)), [""])
         flaw = flaw or "can't be read: it is damaged, or of a kind that gpgv does not know"

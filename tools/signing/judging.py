@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from store.detached import check_detached_size
 from store.errors import CorruptionError, FormatError, UntrustedError
 from store.objects import Metadata, checksum_of, unpack_detached
 from tools.signing.ed25519 import PublicKey, verifies
-from tools.signing.gpg import check
+from tools.signing.gpg import GpgResult, check
+from tools.signing.openpgp import SIGNATURES_MAX
 from tools.signing.stored import ED25519, GPG, OTHER_SCHEMES, Signature, ed25519_signatures, signature_list
 from tools.signing.trusted import TrustedKeys
 
+_REASONS_MAX: Final = 8
 _SHOWN_DIGITS: Final = 12
 
 
@@ -32,13 +35,16 @@ def judge(raw_commit: bytes, detached: bytes | None, trusted: TrustedKeys) -> li
     """Return what is to be said of each signature of a commit; none where it has none.
 
     Raises:
-        FormatError: the detached metadata are damaged.
+        FormatError: the detached metadata are damaged, or too much to be looked at.
         FsviewError: gpgv is needed, and not there.
     """
+    check_detached_size(0 if detached is None else len(detached))
     metadata: Metadata = () if detached is None else unpack_detached(detached)
+    for key in (ED25519, GPG):
+        _check_count(key, signature_list(metadata, key))
     return [
         *_judge_ed25519(raw_commit, metadata, trusted),
-        *(_judge_gpg(raw_commit, one, trusted) for one in signature_list(metadata, GPG)),
+        *(_gpg_verdict(result) for result in check(raw_commit, signature_list(metadata, GPG), trusted.keyrings)),
         *_judge_others(metadata),
     ]
 
@@ -65,9 +71,19 @@ def require_certified(
     if not verdicts:
         raise UntrustedError(f"{named} is not certified: it has no signature; 'fsview certify' makes one")
     if not any(verdict.is_valid and verdict.is_trusted for verdict in verdicts):
-        reasons = "; ".join(verdict.text for verdict in verdicts)
+        reasons = "; ".join(verdict.text for verdict in verdicts[:_REASONS_MAX])
+        reasons += f"; and {len(verdicts) - _REASONS_MAX} more" if len(verdicts) > _REASONS_MAX else ""
         raise UntrustedError(f"{named} is not certified by a trusted key: {reasons}")
     return verdicts
+
+
+def _check_count(key: str, signatures: Sequence[bytes]) -> None:
+    """Refuse more signatures than somebody would make: each may have to be tried with a thousand keys."""
+    if len(signatures) > SIGNATURES_MAX:
+        raise FormatError(
+            f"it has {len(signatures)} signatures in {key!r}, where fsview looks at {SIGNATURES_MAX} at most; "
+            f"'fsview certify --delete' removes those by a key"
+        )
 
 
 def _judge_ed25519(raw_commit: bytes, metadata: Metadata, trusted: TrustedKeys) -> Iterator[Verdict]:
@@ -78,12 +94,17 @@ def _judge_ed25519(raw_commit: bytes, metadata: Metadata, trusted: TrustedKeys) 
         yield _judge_one(raw_commit, signature, trusted, strangers)
 
 
+def _own_first(keys: Sequence[PublicKey], signature: Signature) -> list[PublicKey]:
+    """Return *keys*, the one first whose the signature is said to be: that may be wrong, so the others follow."""
+    return sorted(keys, key=lambda key: signature.made is None or key.raw != signature.made.public)
+
+
 def _judge_one(raw_commit: bytes, signature: Signature, trusted: TrustedKeys, strangers: list[PublicKey]) -> Verdict:
-    for key in trusted.ed25519:
+    for key in _own_first(trusted.ed25519, signature):
         if verifies(key.raw, signature.raw, raw_commit):
             text = f"good Ed25519 signature by {key.text}"
             return Verdict("ed25519", key.fingerprint, key.name, True, True, text)
-    for key in strangers:
+    for key in _own_first(strangers, signature):
         if verifies(key.raw, signature.raw, raw_commit):
             text = f"the Ed25519 signature is by {key.fingerprint}, a key that is not trusted"
             return Verdict("ed25519", key.fingerprint, "", True, False, text)
@@ -108,8 +129,7 @@ def _misfit(raw_commit: bytes, signature: Signature, trusted: TrustedKeys) -> Ve
     return Verdict("ed25519", said.fingerprint, known.name, False, known in trusted.ed25519, text)
 
 
-def _judge_gpg(raw_commit: bytes, signature: bytes, trusted: TrustedKeys) -> Verdict:
-    result = check(raw_commit, signature, trusted.keyrings)
+def _gpg_verdict(result: GpgResult) -> Verdict:
     whose = f"{result.name} ({result.key})" if result.name else result.key
     if not result.flaw:
         return Verdict("gpg", result.key, result.name, True, True, f"good GPG signature by {whose}")

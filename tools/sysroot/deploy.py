@@ -1,7 +1,7 @@
 """Deploy a commit in a stateroot: the order of steps, each of which a killed process may be the last of.
 
 lock; sweep what a killed command left
-policy, data versions, shape of the tree: what is refused is refused before anything is written
+policy, age, data versions, shape of the tree: what is refused is refused before anything is written
 the ref that keeps the commit
 the tree, its pristine etc, the merge of /etc, under temporary names; /var seeded if it is empty
 their final names
@@ -21,8 +21,9 @@ from tools.sysroot.activate import activate
 from tools.sysroot.data_versions import Lower, lower_versions, raise_marks, refuse_lower
 from tools.sysroot.etc_changes import is_unchanged
 from tools.sysroot.layout import Generation, Stateroot
+from tools.sysroot.newest import newest_of, raised, refuse_older
 from tools.sysroot.origin import HighWater, Origin
-from tools.sysroot.policy import check_signature
+from tools.sysroot.policy import check_policy
 from tools.sysroot.shape import shape_of
 from tools.sysroot.sweep import sweep
 from tools.sysroot.target import Target
@@ -50,6 +51,7 @@ class Options:
     verb: str = "deploy"
     merge: MergeOptions = field(default_factory=MergeOptions)
     accept_data_versions: bool = False
+    allow_downgrade: bool = False
     snapshot_var: bool = False
     reuse: bool = False
     user_mode: bool = False
@@ -78,7 +80,7 @@ def deploy(
     """Make *target* current; the caller holds the sysroot's lock.
 
     Raises:
-        SysrootError: data versions, conflicts, or the tree's shape forbid it.
+        SysrootError: its age, data versions, conflicts, or the tree's shape forbid it.
         UntrustedError: the policy does.
         CorruptionError: what is stored is not what was committed.
         OSError: the disk is full, or this user may not write there.
@@ -91,10 +93,13 @@ class _Deployer:
     def __init__(self, stateroot: Stateroot, repository: Repository, target: Target, options: Options) -> None:
         self._stateroot, self._repository, self._target, self._options = stateroot, repository, target, options
         self._current = stateroot.current()
+        self._newest = newest_of(stateroot.generations())
         self._created = datetime.now(UTC).replace(microsecond=0)
 
     def run(self, kept: set[str], advance: Callable[[int], object]) -> Outcome:
-        certified = check_signature(self._stateroot.sysroot.policy, self._repository, self._target)
+        certified = check_policy(self._stateroot.sysroot, self._repository, self._target)
+        if not self._options.allow_downgrade:
+            refuse_older(self._target, self._newest)
         lower = lower_versions(self._target.declares, self._marks())
         if not self._options.accept_data_versions:
             refuse_lower(lower)
@@ -129,6 +134,7 @@ class _Deployer:
             self._current.number if self._current else 0, title=target.title, committed=target.committed,
             certified=tuple(certified), declares=target.declares,
             high_water=raise_marks(self._marks(), target.declares, deployment, self._created),
+            newest=raised(self._newest, target),
         )  # fmt: skip
 
     def _reusable(self) -> Generation | None:

@@ -11,15 +11,17 @@ import click
 
 from store.schema import TreeId
 from store.tree import tree_record
-from tools.parameters import REPO_OPTION, named_repository
+from tools.parameters import REPO_OPTION, given_repository, named_repository
 from tools.render import print_json, progress
 from tools.sysroot.layout import Sysroot
-from tools.sysroot.options import OS_OPTION, SYSROOT_OPTION, open_sysroot, say
+from tools.sysroot.options import OS_OPTION, SYSROOT_OPTION, open_sysroot, policy_sysroot, say
 from tools.sysroot.outcome import written_text
-from tools.sysroot.policy import check_signature
+from tools.sysroot.policy import check_policy
+from tools.sysroot.settings import SETTINGS_FILE, is_sysroot
 from tools.sysroot.target import find_target
 from tools.sysroot.verbs import SourceType, change, deployment_options, is_user_mode
 
+_OF_A_GENERATION = ("no_merge", "strict", "accept_data_versions", "allow_downgrade", "snapshot_var")
 EXAMPLES = """
 \b
 Examples:
@@ -51,8 +53,9 @@ def deploy_command(
 ) -> None:
     """Write the tree SOURCE, a revision or a path in a mounted view, and make it current.
 
-    With --dest it is written elsewhere; SOURCE may then be of --repo, too, and
-    a policy holds only if its sysroot is named with --sysroot.
+    With --dest it is written elsewhere. SOURCE may then be of --repo, too; the
+    policy of the sysroot holds all the same, if --sysroot or FSVIEW_SYSROOT
+    names one or the current directory is one.
     """
     named = named_repository(click.get_current_context())
     if dest is None:
@@ -60,23 +63,29 @@ def deploy_command(
             raise click.UsageError("a sysroot has a repository of its own; --repo is for --dest")
         change(open_sysroot(sysroot).stateroot(os_name), source, "deploy", given)
         return
-    odd = [name for name in ("no_merge", "strict", "accept_data_versions", "snapshot_var") if given[name]]
-    if odd or os_name or given["merge"] != "keep":
+    if any(given[name] for name in _OF_A_GENERATION) or os_name or given["merge"] != "keep":
         raise click.UsageError("--dest makes no generation: there is no /etc to merge, no /var, and no stateroot")
-    _deploy_once(source, dest, None if sysroot is None else open_sysroot(sysroot), named, given)
+    holder = policy_sysroot(sysroot)
+    home = None if sysroot is None or given_repository(click.get_current_context()) is not None else holder
+    if named is None and holder is not None and (is_sysroot(Path()) or not Path(SETTINGS_FILE).is_file()):
+        named = holder.repository_path  # better than none
+    _deploy_once(source, dest, holder, home, named, given)
 
 
-def _deploy_once(source: str, dest: Path, sysroot: Sysroot | None, named: Path | None, given: dict[str, Any]) -> None:
+def _deploy_once(
+    source: str, dest: Path, sysroot: Sysroot | None, home: Sysroot | None, named: Path | None, given: dict[str, Any]
+) -> None:
+    """Write one tree as the policy of *sysroot* allows; it comes from the repository of *home*, else of *named*."""
     from tools.sysroot.one_off import deploy_once, open_one_off
 
-    with open_one_off(sysroot, named, source, dest, dry_run=given["dry_run"]) as (repository, revision):
+    with open_one_off(home, named, source, dest, dry_run=given["dry_run"]) as (repository, revision):
         with repository.database.reading() as reading:
             target = find_target(reading, source, revision)
             entries = tree_record(reading, TreeId(target.place.entry.id)).entries
         facts = {"commit": target.checksum, "ref": target.ref, "title": target.title, "destination": os.fspath(dest)}
         if given["dry_run"]:
             if sysroot is not None:
-                check_signature(sysroot.policy, repository, target)
+                check_policy(sysroot, repository, target)
             if given["in_json"]:
                 print_json({"dry_run": True} | facts)
             else:

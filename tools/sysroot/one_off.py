@@ -19,7 +19,7 @@ from tools.filling import Written
 from tools.linking import LinkCounts
 from tools.parameters import find_repository
 from tools.sysroot.layout import Sysroot
-from tools.sysroot.policy import check_signature
+from tools.sysroot.policy import check_policy
 from tools.sysroot.proof import ContentCheck
 from tools.sysroot.shape import shape_of
 from tools.sysroot.source import located, open_source, take_over
@@ -43,8 +43,8 @@ def open_one_off(
 ) -> Iterator[tuple[Repository, str]]:
     """Yield a repository that has *source*, and it as a revision there.
 
-    That is the sysroot's if there is one; else the one behind a path in a view, or, if it can't be opened, one that
-    lives beside *destination* until all is done, with what is read through the mount; else *given*, the usual one.
+    That is the one of *sysroot*, if that is given; else the one behind a path in a view, or, if it can't be opened, one
+    that lives beside *destination* until all is done, with what is read through the mount; else *given*, the usual one.
 
     Raises:
         FsviewError: there is no such repository or source.
@@ -82,7 +82,7 @@ def deploy_once(
         OSError: the disk is full, or this user may not write there.
     """
     if sysroot is not None:
-        check_signature(sysroot.policy, repository, target)
+        check_policy(sysroot, repository, target)
     with repository.database.reading() as reading:
         shape = shape_of(reading, target.place.root)
     is_certified = sysroot is not None and sysroot.policy.is_certified

@@ -14,6 +14,7 @@ import click
 from store.errors import NotFoundError
 from tools.sysroot.layout import Generation, Stateroot, Sysroot
 from tools.sysroot.locking import locked
+from tools.sysroot.settings import is_sysroot
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -58,6 +59,18 @@ def open_sysroot(given: Path | None) -> Sysroot:
     if named is None and not Path("fsview.toml").is_file():
         raise NotFoundError(f"no sysroot was named; use --sysroot DIR, set {SYSROOT_VARIABLE}, or change into it")
     return Sysroot.open(Path(named or "."))
+
+
+def policy_sysroot(given: Path | None) -> Sysroot | None:
+    """Return the sysroot whose policy holds for what is written outside of all: the same as `open_sysroot`; else None.
+
+    Raises:
+        NotFoundError: the one that was named, here or in the environment, is not there.
+        FormatError: what it asks for can't be understood.
+    """
+    if given is not None or os.environ.get(SYSROOT_VARIABLE) or is_sysroot(Path()):
+        return open_sysroot(given)
+    return None
 
 
 @contextmanager

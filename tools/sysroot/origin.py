@@ -23,6 +23,10 @@
     deployment = "5b8e….0"
     created = 2026-11-23T10:15:00Z
 
+    [newest."debian/12/base"]   of each ref the newest commit that ever was deployed in its name, carried on as well
+    commit = "5b8e…"
+    committed = 2026-11-20T08:00:00Z
+
     [restore]                   /var is to be exchanged with the directory var-restored here, unless it is that already
     inode = 1234
 
@@ -63,6 +67,14 @@ class HighWater:
 
 
 @dataclass(frozen=True, slots=True)
+class Newest:
+    """The newest commit of a ref that ever was deployed, and its time."""
+
+    commit: str
+    committed: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Origin:
     """See the module."""
 
@@ -81,6 +93,7 @@ class Origin:
     conflicts: int = 0
     declares: Mapping[str, str] = field(default_factory=dict)
     high_water: Mapping[str, HighWater] = field(default_factory=dict)
+    newest: Mapping[str, Newest] = field(default_factory=dict)
     restore_inode: int = 0
 
     def save(self, path: Path) -> None:
@@ -91,6 +104,7 @@ class Origin:
         tables: dict[str, Any] = {"origin": origin | {"certified": list(self.certified)}}
         tables["declares"] = dict(self.declares)
         tables["high-water"] = {name: asdict(mark) for name, mark in self.high_water.items()}
+        tables["newest"] = {ref: asdict(newest) for ref, newest in self.newest.items()}
         if self.restore_inode:
             tables["restore"] = {"inode": self.restore_inode}
         write_durably(path, tomli_w.dumps(tables))
@@ -122,7 +136,7 @@ class _WrongError(Exception):
 
 
 def _fields(values: dict[str, Any]) -> dict[str, Any]:
-    _refuse_unknown(values, {"origin", "declares", "high-water", "restore"}, "")
+    _refuse_unknown(values, {"origin", "declares", "high-water", "newest", "restore"}, "")
     origin = _table(values, "origin")
     _refuse_unknown(origin, set(_TYPES), "origin.")
     missing = [key for key in _NEEDED if key not in origin]
@@ -137,6 +151,7 @@ def _fields(values: dict[str, Any]) -> dict[str, Any]:
     return origin | {
         "declares": _declares(_table(values, "declares")),
         "high_water": {name: _mark(name, value) for name, value in _table(values, "high-water").items()},
+        "newest": {ref: _newest(ref, value) for ref, value in _table(values, "newest").items()},
         "restore_inode": _inode(_table(values, "restore")),
     }
 
@@ -148,11 +163,21 @@ def _declares(values: dict[str, Any]) -> dict[str, str]:
 
 
 def _mark(name: str, value: Any) -> HighWater:
-    _check_type(f"high-water.{name}", value, dict)
-    _refuse_unknown(value, {"version", "deployment", "created"}, f"high-water.{name}.")
-    for key, kind in (("version", str), ("deployment", str), ("created", datetime)):
-        _check_type(f"high-water.{name}.{key}", value.get(key), kind)
+    _check_table(f"high-water.{name}", value, {"version": str, "deployment": str, "created": datetime})
     return HighWater(**value)
+
+
+def _newest(ref: str, value: Any) -> Newest:
+    _check_table(f"newest.{ref}", value, {"commit": str, "committed": datetime})
+    return Newest(**value)
+
+
+def _check_table(name: str, value: Any, types: Mapping[str, type]) -> None:
+    """Refuse what does not have just these keys, with values of their types."""
+    _check_type(name, value, dict)
+    _refuse_unknown(value, set(types), f"{name}.")
+    for key, kind in types.items():
+        _check_type(f"{name}.{key}", value.get(key), kind)
 
 
 def _inode(values: dict[str, Any]) -> int:

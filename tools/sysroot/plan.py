@@ -14,8 +14,9 @@ from tools.sysroot.data_versions import Lower, lower_versions, refuse_lower
 from tools.sysroot.etc_merge import Merge, merge_etc
 from tools.sysroot.layout import Generation, Stateroot
 from tools.sysroot.merging import merge_lines, refuse_conflicts
+from tools.sysroot.newest import newest_of, refuse_older
 from tools.sysroot.package_summary import package_summary
-from tools.sysroot.policy import check_signature
+from tools.sysroot.policy import check_policy
 from tools.sysroot.shape import shape_of
 from tools.sysroot.target import Target
 from tools.sysroot.trees import write_etc
@@ -44,7 +45,9 @@ def make_plan(stateroot: Stateroot, repository: Repository, target: Target, opti
         SysrootError, UntrustedError: as `deploy` does.
     """
     current = stateroot.current()
-    certified = check_signature(stateroot.sysroot.policy, repository, target)
+    certified = check_policy(stateroot.sysroot, repository, target)
+    if not options.allow_downgrade:
+        refuse_older(target, newest_of(stateroot.generations()))
     lower = lower_versions(target.declares, current.origin.high_water if current else {})
     if not options.accept_data_versions:
         refuse_lower(lower)

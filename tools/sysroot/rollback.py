@@ -16,6 +16,7 @@ from store.errors import SysrootError
 from tools.sysroot.activate import activate
 from tools.sysroot.data_versions import lower_versions, raise_marks, refuse_lower
 from tools.sysroot.layout import Generation, Stateroot
+from tools.sysroot.newest import newest_of
 from tools.sysroot.options import (
     ACCEPT_OPTION,
     DRY_RUN_OPTION,
@@ -93,6 +94,7 @@ def roll_back(
         target.origin, verb="rollback", source=f"generation {target.number}", previous=current.number, created=created,
         pinned=False, packages="", restore_inode=0,
         high_water=raise_marks(marks, target.origin.declares, target.deployment, created),
+        newest=newest_of(stateroot.generations()),
     )  # fmt: skip
     return activate(stateroot, origin, restore_from=target if restore else None, is_new_tree=False)
 

@@ -8,16 +8,20 @@
     [policy]
     require = "certified"           deploy only what a trusted key signed; "" (the default): anything
     trusted = ["keys/release.pub"]  files of keys; relative to the sysroot, if they are no absolute paths
+    ref-bindings = "ignore"         under any ref, as where refs are moved to promote what is signed; "obey" (the
+                                    default): what says for which refs it was made under no other
+    collection = "org.example.Os"   only commits that are bound to this collection of OSTree's
 
 A repository's file of the same name has no [sysroot], and a sysroot's no top-level "format": neither is mistaken for
-the other. A key that is unknown is an error, or a misspelt policy would be none.
+the other. A key that is unknown is an error, or a misspelt policy would be none; so are others without "require".
 """
 
 from __future__ import annotations
 
 import os
 import tomllib
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -26,7 +30,9 @@ from tools.sysroot.durable import write_durably
 
 SETTINGS_FILE: Final = "fsview.toml"
 CERTIFIED: Final = "certified"
+OBEY, IGNORE = "obey", "ignore"
 SYSROOT_FORMAT: Final = 1
+_POLICY: Final = ("require", "trusted", "ref-bindings", "collection")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +41,8 @@ class Policy:
 
     require: str = ""
     trusted: tuple[Path, ...] = ()
+    ref_bindings: str = OBEY
+    collection: str = ""
 
     @property
     def is_certified(self) -> bool:
@@ -43,7 +51,13 @@ class Policy:
 
     def relative_to(self, directory: Path) -> Policy:
         """Return the same, the paths relative to *directory*."""
-        return Policy(self.require, tuple(directory / path for path in self.trusted))
+        return replace(self, trusted=tuple(directory / path for path in self.trusted))
+
+    def table(self) -> dict[str, object]:
+        """Return what is written of it."""
+        table: dict[str, object] = {"require": self.require, "trusted": [os.fspath(key) for key in self.trusted]}
+        table |= {"ref-bindings": self.ref_bindings} if self.ref_bindings != OBEY else {}
+        return table | ({"collection": self.collection} if self.collection else {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +73,8 @@ class SysrootSettings:
         import tomli_w
 
         sysroot = {"format": SYSROOT_FORMAT, "id": self.identity, "repository": os.fspath(self.repository)}
-        policy = {"require": self.policy.require, "trusted": [os.fspath(key) for key in self.policy.trusted]}
         try:
-            text = tomli_w.dumps({"sysroot": sysroot, "policy": policy})
+            text = tomli_w.dumps({"sysroot": sysroot, "policy": self.policy.table()})
             write_durably(path, "# An fsview sysroot; see 'fsview sysroot --help'.\n" + text)
         except UnicodeEncodeError:
             raise FormatError(f"{path} can't name a path that is not UTF-8: {self.repository!r}") from None
@@ -80,28 +93,39 @@ class SysrootSettings:
         if "sysroot" not in values and "format" in values:
             raise FormatError(f"{path.parent} is a repository, not a sysroot; name the sysroot with --sysroot")
         reader = _Reader(path)
-        sysroot = reader.table(values, "sysroot", {"format", "id", "repository"})
-        policy = reader.table(values, "policy", {"require", "trusted"})
-        reader.refuse_unknown(values, {"sysroot", "policy"}, "")
+        sysroot = reader.table(values, "sysroot", ("format", "id", "repository"))
+        policy = reader.table(values, "policy", _POLICY)
+        reader.refuse_unknown(values, ("sysroot", "policy"), "")
         return cls(*reader.sysroot(sysroot), reader.policy(policy))
+
+
+def is_sysroot(directory: Path) -> bool:
+    """Whether a directory is a sysroot, or might be one, as its settings can't be read; a repository isn't."""
+    path = directory / SETTINGS_FILE
+    try:
+        return "sysroot" in tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return False
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError):
+        return True
 
 
 class _Reader:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def table(self, values: dict[str, Any], name: str, known: set[str]) -> dict[str, Any]:
+    def table(self, values: dict[str, Any], name: str, known: Sequence[str]) -> dict[str, Any]:
         found = values.get(name, {})
         if not isinstance(found, dict):
             raise self._wrong(name, found, "a table")
         self.refuse_unknown(found, known, f"{name}.")
         return found
 
-    def refuse_unknown(self, values: dict[str, Any], known: set[str], prefix: str) -> None:
-        unknown = sorted(values.keys() - known)
+    def refuse_unknown(self, values: dict[str, Any], known: Sequence[str], prefix: str) -> None:
+        unknown = sorted(values.keys() - set(known))
         if unknown:
             raise FormatError(
-                f"{self._path}: unknown key {prefix + unknown[0]!r}; known are {', '.join(sorted(known))}. "
+                f"{self._path}: unknown key {prefix + unknown[0]!r}; known are {', '.join(known)}. "
                 f"Correct the file by hand, or use a newer fsview"
             )
 
@@ -118,12 +142,21 @@ class _Reader:
         return identity, Path(repository)
 
     def policy(self, values: dict[str, Any]) -> Policy:
-        require, trusted = values.get("require", ""), values.get("trusted", [])
-        if require not in ("", CERTIFIED):
+        require, trusted, bindings, collection = map(values.get, _POLICY, (None, [], OBEY, ""))
+        if require not in (None, "", CERTIFIED):
             raise self._wrong("policy.require", require, f'"{CERTIFIED}" or ""')
         if not isinstance(trusted, list) or not all(isinstance(key, str) and key for key in trusted):
             raise self._wrong("policy.trusted", trusted, "a list of paths")
-        return Policy(require, tuple(Path(key) for key in trusted))
+        if bindings not in (OBEY, IGNORE):
+            raise self._wrong("policy.ref-bindings", bindings, f'"{OBEY}" or "{IGNORE}"')
+        if not isinstance(collection, str):
+            raise self._wrong("policy.collection", collection, "a string")
+        if require is None and values:
+            raise FormatError(
+                f"{self._path}: there is a [policy] without 'require', so nothing would be asked for; "
+                f'say require = "{CERTIFIED}", or "" for no policy'
+            )
+        return Policy(require or "", tuple(Path(key) for key in trusted), bindings, collection)
 
     def _wrong(self, key: str, value: object, expected: str) -> FormatError:
         return FormatError(f"{self._path}: {key!r} must be {expected}, not {value!r}; correct the file by hand")

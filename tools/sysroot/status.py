@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,16 +15,24 @@ from tools.sysroot.data_versions import lower_versions
 from tools.sysroot.layout import Generation, Stateroot
 from tools.sysroot.options import JSON_OPTION, OS_OPTION, SYSROOT_OPTION, generation_json, open_sysroot
 
+if TYPE_CHECKING:
+    from store.repository import Repository
+    from tools.sysroot.target import Target
+
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """Where the ref is that the current generation follows; text: why that is not known."""
+    """Where the ref is that the current generation follows; text: why that is not known.
+
+    is_older: than what was deployed, so that `upgrade` takes --allow-downgrade; refused: why the policy forbids it.
+    """
 
     text: str = ""
     commit: str = ""
     title: str = ""
     committed: str = ""
     is_older: bool = False
+    refused: str = ""
 
 
 def find_update(stateroot: Stateroot, current: Generation) -> Update | None:
@@ -31,21 +40,31 @@ def find_update(stateroot: Stateroot, current: Generation) -> Update | None:
     ref = current.origin.ref
     if ref is None:
         return Update("no ref is followed")
+    from tools.sysroot.newest import newer_than, newest_of
     from tools.sysroot.source import open_source
     from tools.sysroot.target import HEAD, find_target
 
     try:
-        with (
-            open_source(stateroot.sysroot, ref + HEAD) as (repository, revision),
-            repository.database.reading() as reading,
-        ):
-            target = find_target(reading, revision, revision)
+        with open_source(stateroot.sysroot, ref + HEAD) as (repository, revision):
+            with repository.database.reading() as reading:
+                target = find_target(reading, revision, revision)
+            if target.checksum == current.origin.commit:
+                return None
+            refused = _why_refused(stateroot, repository, target)
     except (FsviewError, OSError) as error:
         return Update(str(error))
-    if target.checksum == current.origin.commit:
-        return None
-    is_older = target.committed < current.origin.committed
-    return Update("", target.checksum, target.title, target.committed.isoformat(), is_older)
+    is_older = newer_than(target, newest_of(stateroot.generations())) is not None
+    return Update("", target.checksum, target.title, target.committed.isoformat(), is_older, refused)
+
+
+def _why_refused(stateroot: Stateroot, repository: Repository, target: Target) -> str:
+    from tools.sysroot.policy import check_policy
+
+    try:
+        check_policy(stateroot.sysroot, repository, target)
+    except (FsviewError, OSError) as error:  # such as keys that can't be read: an `upgrade` fails by them as well
+        return str(error)
+    return ""
 
 
 def _block(generation: Generation, *, is_current: bool, marks: Generation) -> Iterator[str]:
@@ -88,8 +107,9 @@ def _update_text(update: Update | None) -> str:
         return "nothing new"
     if update.text:
         return printable(update.text)
-    older = ", older than the current one: see upgrade --allow-downgrade" if update.is_older else ""
-    return printable(f"{update.commit[:8]} {update.title} ({update.committed}){older}")
+    older = ", older than what was deployed: see upgrade --allow-downgrade" if update.is_older else ""
+    refused = f", refused: {update.refused}" if update.refused else ""
+    return printable(f"{update.commit[:8]} {update.title} ({update.committed}){older}{refused}")
 
 
 def _json(stateroot: Stateroot) -> dict[str, object]:
@@ -101,7 +121,8 @@ def _json(stateroot: Stateroot) -> dict[str, object]:
         "generations": [generation_json(generation) for generation in reversed(generations)],
         "upgrade": None if update is None else {
             "commit": update.commit or None, "title": update.title, "committed": update.committed or None,
-            "older": update.is_older, "unknown": update.text or None,
+            "older": update.is_older, "refused": update.refused or None,
+            "unknown": update.text or None,
         },
     }  # fmt: skip
 

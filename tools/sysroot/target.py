@@ -11,8 +11,7 @@ from typing import Final
 from store.database import Reading
 from store.errors import InvalidNameError
 from store.objects import Commit
-from store.refs import find_ref
-from store.revisions import Place, find_named_ref, find_place, split_path
+from store.revisions import Place, find_named_ref, find_place, named_ref, split_path
 from store.schema import CommitNumber
 from store.tree import commit_of, commit_record
 from tools.sysroot.data_versions import declared_versions
@@ -24,7 +23,11 @@ VERSION_KEYS: Final = ("version", "ostree.version")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A commit to be deployed; ref is what `upgrade` will follow, source how it was named, a path in full."""
+    """A commit to be deployed; ref is what `upgrade` will follow, source how it was named, a path in full.
+
+    named is the ref in whose name it was asked for, also as "REF^" or in a view of another repository; is_head: as what
+    that ref is at now.
+    """
 
     place: Place
     checksum: str
@@ -32,6 +35,8 @@ class Target:
     commit: Commit
     ref: str | None
     source: str
+    named: str = ""
+    is_head: bool = False
 
     @property
     def number(self) -> CommitNumber:
@@ -69,25 +74,42 @@ def find_target(reading: Reading, source: str, revision: str) -> Target:
             f"{source} is a part of a commit, and a deployment is a whole one; 'fsview checkout' writes a part of one"
         )
     record = commit_record(reading, place.commit)
-    ref = _ref_of(reading, source, revision, place.commit)
-    named = source if source == revision else os.path.abspath(source)  # a relative path means something only here
-    return Target(place, record.checksum.hex(), record.raw, commit_of(reading, record), ref, named)
-
-
-def _ref_of(reading: Reading, source: str, revision: str, commit: CommitNumber) -> str | None:
-    """Return the ref that was named: as a revision, or as MNT/refs/REF."""
     if source == revision:
-        named = find_named_ref(reading, split_path(reading, revision)[0].removesuffix(HEAD))
-        return named[0] if named else None
-    for name in _ref_names(source):
-        record = find_ref(reading, name)
-        if record is not None and record.commit == commit:
-            return name
-    return None
+        name, is_head = _named_word(reading, revision)
+        ref = name if is_head else ""
+    else:
+        name, is_head = _named_path(source)
+        ref = name if is_head and _is_at(reading, name, place.commit) else ""
+        source = os.path.abspath(source)  # a relative path means something only here
+    return Target(
+        place, record.checksum.hex(), record.raw, commit_of(reading, record), ref or None, source, name, is_head
+    )  # fmt: skip
 
 
-def _ref_names(path: str) -> list[str]:
-    """Return what a path in a view says of a ref; symlinks in it are not followed, as refs are such."""
+def _named_word(reading: Reading, revision: str) -> tuple[str, bool]:
+    """Return the ref that a revision names, and whether it is the ref's head; "" if it names none."""
+    name, is_head = named_ref(split_path(reading, revision)[0])
+    named = find_named_ref(reading, name) if name else None
+    return (named[0], is_head) if named else ("", False)
+
+
+def _is_at(reading: Reading, ref: str, commit: CommitNumber) -> bool:
+    named = find_named_ref(reading, ref)
+    return named is not None and named[0] == ref and named[1].commit == commit
+
+
+def _named_path(path: str) -> tuple[str, bool]:
+    """Return the same of a path in a view: MNT/refs/REF, MNT/remotes/REMOTE/REF or MNT/history/REF/COMMIT."""
+    room, *names = _inside_view(path)
+    if room == "refs":
+        return named_ref("/".join(names))
+    if room == "remotes" and len(names) > 1:
+        return named_ref(f"{names[0]}:{'/'.join(names[1:])}")
+    return (named_ref("/".join(names[:-1]))[0], False) if room == "history" else ("", False)
+
+
+def _inside_view(path: str) -> list[str]:
+    """Return the names of a path from the top of its view on; symlinks in it are not followed, as refs are such."""
     from fsview.mountinfo import mount_over, mounts
 
     whole = os.path.abspath(path)
@@ -97,9 +119,5 @@ def _ref_names(path: str) -> list[str]:
         above = os.path.realpath("/".join(parts[:count]) or "/")
         mount = mount_over(everything, above)
         if mount is not None and mount.point == above:
-            inside = parts[count:]
-            if inside[:1] == ["refs"]:
-                return ["/".join(inside[1:])]
-            if inside[:1] == ["remotes"] and len(inside) > 2:
-                return [f"{inside[1]}:{'/'.join(inside[2:])}"]
-    return []
+            return [name for name in (*mount.root.split("/"), *parts[count:]) if name] or [""]
+    return [""]

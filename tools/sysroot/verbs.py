@@ -36,12 +36,23 @@ _MERGE_OPTIONS = (
     click.option("--no-merge", is_flag=True, help="Take /etc as it was committed."),
     click.option("--strict", is_flag=True, help="Change nothing if there are conflicts in /etc."),
 )  # fmt: skip
+_DOWNGRADE_OPTION = click.option(
+    "--allow-downgrade", is_flag=True, help="Even if it is older than a commit of the same ref that was deployed here."
+)
 
 
 def deployment_options(function: Any) -> Any:
     """Give *function* the options of all commands that deploy, as keywords."""
     for option in reversed(
-        (*_MERGE_OPTIONS, ACCEPT_OPTION, SNAPSHOT_OPTION, DRY_RUN_OPTION, NO_WAIT_OPTION, JSON_OPTION)
+        (
+            *_MERGE_OPTIONS,
+            _DOWNGRADE_OPTION,
+            ACCEPT_OPTION,
+            SNAPSHOT_OPTION,
+            DRY_RUN_OPTION,
+            NO_WAIT_OPTION,
+            JSON_OPTION,
+        )
     ):
         function = option(function)
     return function
@@ -77,7 +88,7 @@ def run(stateroot: Stateroot, repository: Repository, target: Target, verb: str,
     """Deploy *target*; the lock is held."""
     options = Options(
         verb, MergeOptions(given["merge"] == "text", given["strict"], given["no_merge"]), given["accept_data_versions"],
-        given["snapshot_var"], reuse=verb != "deploy", user_mode=is_user_mode(),
+        given["allow_downgrade"], given["snapshot_var"], reuse=verb != "deploy", user_mode=is_user_mode(),
     )  # fmt: skip
     if given["dry_run"]:
         from tools.sysroot.plan import make_plan
@@ -134,10 +145,9 @@ Examples:
 
 
 @click.command("upgrade", epilog=UPGRADE_EXAMPLES)
-@click.option("--allow-downgrade", is_flag=True, help="Even if the ref's commit is older than the current one.")
 @deployment_options
 @stateroot_options
-def upgrade_command(stateroot: Stateroot, /, allow_downgrade: bool, **given: Any) -> None:
+def upgrade_command(stateroot: Stateroot, /, **given: Any) -> None:
     """Deploy the head of the ref that is current, if it moved. Nothing to do is no error."""
     with changing(stateroot, no_wait=given["no_wait"], dry_run=given["dry_run"]):
         current = stateroot.current()
@@ -154,9 +164,4 @@ def upgrade_command(stateroot: Stateroot, /, allow_downgrade: bool, **given: Any
                     given, f"no update: {ref} is at {target.checksum[:8]}, which is current", generation_json(current)
                 )
                 return
-            if target.committed < current.origin.committed and not allow_downgrade:
-                raise SysrootError(
-                    f"{ref} is at {target.checksum[:8]} of {target.committed:%Y-%m-%d %H:%M:%S}, older than what is "
-                    f"current, of {current.origin.committed:%Y-%m-%d %H:%M:%S}; --allow-downgrade deploys it anyway"
-                )
             run(stateroot, repository, target, "upgrade", given)
