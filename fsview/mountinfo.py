@@ -56,7 +56,8 @@ def has_reliable_times(path: Path) -> bool:
 
 
 def _all_mounts() -> list[Mount]:
-    with Path("/proc/self/mountinfo").open(encoding="utf-8", errors="surrogateescape") as lines:
+    # Of what ends a line anywhere the kernel escapes a newline alone: mount points of other users may have "\r".
+    with Path("/proc/self/mountinfo").open(encoding="utf-8", errors="surrogateescape", newline="\n") as lines:
         return [_parse(line) for line in lines]
 
 

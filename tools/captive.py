@@ -125,10 +125,10 @@ def _children(pid: int) -> list[int]:
 def _number_inside(pid: int) -> int:
     """Return the number that a process has in the sandbox; 0 if it has ended."""
     try:
-        lines = Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines()
+        lines = Path(f"/proc/{pid}/status").read_bytes().split(b"\n")  # a name may have all else that ends lines
     except OSError:
         return 0
-    return next((int(line.split()[-1]) for line in lines if line.startswith("NSpid:")), 0)
+    return next((int(line.split()[-1]) for line in lines if line.startswith(b"NSpid:")), 0)
 
 
 def _kill(pid: int, number: int) -> None:

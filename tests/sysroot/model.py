@@ -54,7 +54,7 @@ class Generation:
 
 @dataclass
 class Model:
-    """The state; *etcs* are those of the deployments."""
+    """The state; *etcs* are those of the deployments, *newest* the time of what ever was deployed of each ref."""
 
     releases: dict[str, Release] = field(default_factory=dict)
     stored: set[str] = field(default_factory=set)
@@ -62,6 +62,7 @@ class Model:
     generations: dict[int, Generation] = field(default_factory=dict)
     etcs: dict[str, Node | None] = field(default_factory=dict)
     var: dict[str, str] = field(default_factory=dict)
+    newest: dict[str, int] = field(default_factory=dict)
     number: int = 0
 
     @property
@@ -85,7 +86,7 @@ class Model:
 
     def deploy(
         self, verb: str, source: str, *, no_merge: bool = False, strict: bool = False, accept: bool = False,
-        snapshot: bool = False,
+        snapshot: bool = False, allow: bool = False,
     ) -> set[str]:  # fmt: skip
         """Deploy or switch; return the paths of conflicts in /etc.
 
@@ -98,7 +99,7 @@ class Model:
         current = self.current
         if verb == "switch" and current and (current.commit, current.ref) == (commit, ref):
             return set()
-        return self._deploy(verb, commit, ref, no_merge, strict, accept, snapshot)
+        return self._deploy(verb, commit, ref, no_merge, strict, accept, snapshot, allow)
 
     def upgrade(self, *, allow: bool = False, accept: bool = False, strict: bool = False) -> set[str]:
         """Deploy what the ref has become."""
@@ -109,14 +110,15 @@ class Model:
         commit = self.refs[self.current.ref]
         if commit == self.current.commit:
             return set()
-        if self.releases[commit].time < self.releases[self.current.commit].time and not allow:
-            raise Refused(15, "--allow-downgrade")
-        return self._deploy("upgrade", commit, self.current.ref, False, strict, accept, False)
+        return self._deploy("upgrade", commit, self.current.ref, False, strict, accept, False, allow)
 
     def _deploy(
-        self, verb: str, commit: str, ref: str | None, no_merge: bool, strict: bool, accept: bool, snapshot: bool
-    ) -> set[str]:
+        self, verb: str, commit: str, ref: str | None, no_merge: bool, strict: bool, accept: bool, snapshot: bool,
+        allow: bool,
+    ) -> set[str]:  # fmt: skip
         release = self.releases[commit]
+        if ref is not None and release.time < self.newest.get(ref, release.time) and not allow:
+            raise Refused(15, "--allow-downgrade")
         marks = dict(self.current.marks) if self.current else {}
         _refuse_lower(release.versions, marks, accept)
         if release.has_two:
@@ -132,6 +134,8 @@ class Model:
             self.etcs[deployment] = etc
             self.var = self.var or dict(release.var)
         self._activate(Generation(deployment, ref, verb, self.number, _raised(marks, release.versions)), snapshot)
+        if ref is not None:
+            self.newest[ref] = max(self.newest.get(ref, release.time), release.time)
         return conflicts
 
     def _merged(self, release: Release) -> tuple[Node | None, set[str]]:

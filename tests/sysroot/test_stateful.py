@@ -137,7 +137,7 @@ class Sysroots(RuleBasedStateMachine):
 
     @rule(
         verb=st.sampled_from(["deploy", "switch", "switch"]), data=st.data(), by_commit=rarely, no_merge=rarely,
-        strict=rarely, accept=rarely, snapshot=rarely,
+        strict=rarely, accept=rarely, snapshot=rarely, allow=st.booleans(),
     )  # fmt: skip
     def deploy(self, verb: str, data: st.DataObject, by_commit: bool, **given: bool) -> None:
         source = data.draw(st.sampled_from(sorted(self.model.releases) if by_commit else REFS))

@@ -25,10 +25,23 @@ def init(path: Path, repository: Path, policy: Policy) -> Sysroot:
     Raises:
         SysrootError: something is there already.
         NotFoundError: there is no repository.
+        FormatError, AccessError: the keys are none, or somebody else could write them.
     """
-    Repository.open(repository).close()
+    check(repository, policy)
     settings = SysrootSettings(secrets.token_hex(_IDENTITY_BYTES), repository.resolve(), policy)
     return Sysroot.create(path, settings)
+
+
+def check(repository: Path, policy: Policy) -> None:
+    """Refuse a sysroot in which nothing could be deployed.
+
+    Raises:
+        NotFoundError, FormatError, AccessError: as `init` does.
+    """
+    from tools.signing import TrustedKeys  # seldom needed
+
+    Repository.open(repository).close()
+    TrustedKeys.load(policy.trusted)
 
 
 SYSROOT_EXAMPLES = """
@@ -76,7 +89,7 @@ def init_command(
     policy = Policy(CERTIFIED if require_certified else "", tuple(key.resolve() for key in trusted))
     repository = located_repository(ctx, repo)
     if dry_run:
-        Repository.open(repository).close()
+        check(repository, policy)
         Sysroot.check_free(path)
     else:
         init(path, repository, policy)

@@ -43,17 +43,8 @@ _DOWNGRADE_OPTION = click.option(
 
 def deployment_options(function: Any) -> Any:
     """Give *function* the options of all commands that deploy, as keywords."""
-    for option in reversed(
-        (
-            *_MERGE_OPTIONS,
-            _DOWNGRADE_OPTION,
-            ACCEPT_OPTION,
-            SNAPSHOT_OPTION,
-            DRY_RUN_OPTION,
-            NO_WAIT_OPTION,
-            JSON_OPTION,
-        )
-    ):
+    more = (ACCEPT_OPTION, SNAPSHOT_OPTION, DRY_RUN_OPTION, NO_WAIT_OPTION, JSON_OPTION)
+    for option in reversed((*_MERGE_OPTIONS, _DOWNGRADE_OPTION, *more)):
         function = option(function)
     return function
 
