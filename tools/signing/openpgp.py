@@ -56,7 +56,7 @@ def keyring_of(data: bytes) -> list[Packet] | None:
         data = _dearmoured(data)
     elif data[8:12] == b"KBXf":
         data = b"".join(_keybox_blocks(data))
-    elif not data or not data[0] & 0x80 or next(_packets(data)).tag not in (_PUBLIC_KEY, _SIGNATURE):
+    elif not data or not data[0] & 0x80 or _tag(data[0]) not in (_PUBLIC_KEY, _SIGNATURE):
         return None
     found = list(_packets(data))
     if any(packet.tag in _SECRET for packet in found):
@@ -178,15 +178,20 @@ def _header(data: bytes, at: int) -> tuple[int, int, int]:
         width = 1 << (first & 3)
         if width == 8:
             raise FormatError(f"at byte {at} there is a packet without a length, as no key has")
-        return (first & 0x3C) >> 2, at + 1 + width, int.from_bytes(data[at + 1 : at + 1 + width], "big")
+        return _tag(first), at + 1 + width, int.from_bytes(data[at + 1 : at + 1 + width], "big")
     second = data[at + 1] if at + 1 < len(data) else 0
     if second < 192:
-        return first & 0x3F, at + 2, second
+        return _tag(first), at + 2, second
     if second < 224:
-        return first & 0x3F, at + 3, (second - 192 << 8) + int.from_bytes(data[at + 2 : at + 3], "big") + 192
+        return _tag(first), at + 3, (second - 192 << 8) + int.from_bytes(data[at + 2 : at + 3], "big") + 192
     if second == 255:
-        return first & 0x3F, at + 6, int.from_bytes(data[at + 2 : at + 6], "big")
+        return _tag(first), at + 6, int.from_bytes(data[at + 2 : at + 6], "big")
     raise FormatError(f"at byte {at} there is a packet in parts, as no key is")
+
+
+def _tag(first: int) -> int:
+    """Return what a packet is, by its first byte."""
+    return first & 0x3F if first & 0x40 else (first & 0x3C) >> 2
 
 
 def _dearmoured(data: bytes) -> bytes:

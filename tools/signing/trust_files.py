@@ -29,13 +29,10 @@ def read_trusted(path: Path) -> bytes:
         FormatError: it is no regular file, or too large.
         OSError: it can't be read.
     """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise FormatError(f"{path} is no regular file; name a file of public keys")
     check_nobody_else_writes(path)
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # the last: not to wait for a FIFO's writer
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise FormatError(f"{path} is no regular file; name a file of public keys")
-        _check(path, os.fspath(path), status)
+    with path.open("rb") as file:
         data = file.read(BYTES_MAX + 1)
     if len(data) > BYTES_MAX:
         raise FormatError(f"{path} has more than {BYTES_MAX >> 20} MiB; no list of keys that fsview reads has")
