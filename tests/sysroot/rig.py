@@ -116,3 +116,8 @@ class Machine:
     def deployments(self) -> list[str]:
         """Return the names of the deployments."""
         return sorted(path.name for path in (self.stateroot / "deployments").iterdir() if "etc" not in path.name)
+
+
+def sign(machine: Machine, ref: str, key: Path, *options: str) -> None:
+    """Sign the commit of a ref."""
+    run_forked(machine.where, "certify", ref, "--key", key, *options, "--repo", machine.repository, status=0)

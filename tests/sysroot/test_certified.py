@@ -6,10 +6,8 @@ Records are forged with right guards, as one could who may write to the reposito
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,48 +21,12 @@ from store.repository import Repository
 from store.revisions import find_place
 from store.schema import FileId, FileRecord, TreeId, id_key
 from store.tree import load_listing
-from tests.running import RunFsview, run_cli
-from tests.sysroot.forked import run_forked
-from tests.sysroot.killing import Stand
-from tests.sysroot.rig import Machine, release
+from tests.running import RunFsview
+from tests.sysroot.rig import Machine, release, sign
 from tools.signing.stored import ED25519
 from tools.sysroot import trees
 
 TOLD = "what was to be deployed in {} of the commit {} is damaged"
-
-
-@pytest.fixture(scope="session")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a directory with the keys "release" and "stranger" of ssh-keygen's."""
-    top = tmp_path_factory.mktemp("keys")
-    for name in ("release", "stranger"):
-        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(top / name)]
-        subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
-    return top
-
-
-@pytest.fixture(scope="session")
-def stand(tmp_path_factory: pytest.TempPathFactory, keys: Path) -> Stand:
-    """Return a machine that trusts "release", which signed os/a and os/b; os/a is deployed."""
-    where = tmp_path_factory.mktemp("strict") / "machine"
-    where.mkdir()
-    machine = Machine.make(partial(run_cli, where), where, "--require-certified", "--trust", keys / "release.pub")
-    for second, ref in enumerate(("os/a", "os/b")):
-        machine.commit(ref, release(ref, {"new": b"new"}), second=second)
-        _sign(machine, ref, keys / "release")
-    machine.run("deploy", "os/a")
-    return Stand(machine)
-
-
-@pytest.fixture
-def strict(stand: Stand) -> Machine:
-    """Return the machine as it was at first."""
-    stand.put_back()
-    return stand.machine
-
-
-def _sign(machine: Machine, ref: str, key: Path, *options: str) -> None:
-    run_forked(machine.where, "certify", ref, "--key", key, *options, "--repo", machine.repository, status=0)
 
 
 def _everything(machine: Machine) -> tuple[object, ...]:
@@ -74,19 +36,19 @@ def _everything(machine: Machine) -> tuple[object, ...]:
 def test_what_is_signed_is_taken_and_status_says_by_whom(strict: Machine, keys: Path) -> None:
     assert strict.json("switch", "os/b")["certified"] == ["release"]
     strict.commit("os/b", release("3", {}), second=9)
-    _sign(strict, "os/b", keys / "stranger")
-    _sign(strict, "os/b", keys / "release")
+    sign(strict, "os/b", keys / "stranger")
+    sign(strict, "os/b", keys / "release")
     assert strict.json("upgrade")["certified"] == ["release"]
     assert strict.run("status").stdout.count("Certified by: release\n") == 3
 
 
 def _unsigned(machine: Machine, keys: Path) -> None:
-    _sign(machine, "os/b", keys / "release.pub", "--delete")
+    sign(machine, "os/b", keys / "release.pub", "--delete")
 
 
 def _by_a_stranger(machine: Machine, keys: Path) -> None:
     _unsigned(machine, keys)
-    _sign(machine, "os/b", keys / "stranger")
+    sign(machine, "os/b", keys / "stranger")
 
 
 def _change(machine: Machine, ref: str, change: Callable[[Metadata], Metadata]) -> None:
@@ -175,7 +137,7 @@ def test_upgrade_to_what_nobody_signed_is_refused(strict: Machine, keys: Path) -
     for words in (["upgrade"], ["upgrade", "-n"]):
         assert "it has no signature" in strict.run(*words, status=19).stderr
         assert _everything(strict) == before
-    _sign(strict, "os/a", keys / "release")
+    sign(strict, "os/a", keys / "release")
     strict.run("upgrade")
 
 
@@ -299,7 +261,7 @@ def test_a_tree_that_is_not_as_it_was_signed_is_refused(strict: Machine, how: st
 def test_what_fills_var_is_proven_too(run_fsview: RunFsview, tmp_path: Path, keys: Path) -> None:
     machine = Machine.make(run_fsview, tmp_path, "--require-certified", "--trust", keys / "release.pub")
     machine.commit("os/b", release("b", {}))
-    _sign(machine, "os/b", keys / "release")
+    sign(machine, "os/b", keys / "release")
     _damage(machine, "/var/lib/seed", _flip_last(b"content"))
     assert TOLD.partition("{}")[0] + "/var/lib/seed" in machine.run("deploy", "os/b", status=12).stderr
     assert os.listdir(machine.var) == [] and machine.deployments() == []
@@ -314,7 +276,7 @@ def test_all_copies_of_etc_are_proven(strict: Machine, keys: Path, where: str, m
     if where == "usr/etc":
         tree["usr"]["etc"] = {"version": b"3"}
     strict.commit("os/c", tree, second=9)
-    _sign(strict, "os/c", keys / "release")
+    sign(strict, "os/c", keys / "release")
     before = _everything(strict)
     real = trees.write_etc
 
