@@ -15,7 +15,7 @@ from store.objects import pack_detached
 from tests.marks import needs_root
 from tests.nobody import NOBODY
 from tools.signing import TrustedKeys, judge
-from tools.signing.ed25519 import PublicKey, SecretKey, ssh_blob, why_no_key
+from tools.signing.ed25519 import PublicKey, SecretKey, ssh_blob, verifies, why_no_key
 from tools.signing.openpgp import SIGNATURES_MAX
 from tools.signing.stored import ED25519, with_signature
 from tools.signing.trust_files import BYTES_MAX
@@ -53,7 +53,20 @@ def _allowed(tmp_path: Path, path: Path, key: SecretKey, name: str) -> bool:
     data.write_bytes(RAW)
     data.with_name("data.sig").unlink(missing_ok=True)
     subprocess.run(["ssh-keygen", "-q", "-Y", "sign", "-f", secret, "-n", "file", data], check=True)
-    command = ["ssh-keygen", "-q", "-Y", "verify", "-f", path, "-I", name, "-n", "file", "-s", f"{data}.sig"]
+    command: list[str | Path] = [
+        "ssh-keygen",
+        "-q",
+        "-Y",
+        "verify",
+        "-f",
+        path,
+        "-I",
+        name,
+        "-n",
+        "file",
+        "-s",
+        f"{data}.sig",
+    ]
     return subprocess.run(command, input=RAW, capture_output=True).returncode == 0
 
 
@@ -200,10 +213,12 @@ def test_bytes_that_are_no_point(number: int, words: str) -> None:
 
 def test_each_signature_is_tried_with_its_own_key_first(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[bytes] = []
-    from tools.signing import judging
 
-    real = judging.verifies
-    monkeypatch.setattr(judging, "verifies", lambda key, *rest: tried.append(key) or real(key, *rest))
+    def noted(key: bytes, signature: bytes, data: bytes) -> bool:
+        tried.append(key)
+        return verifies(key, signature, data)
+
+    monkeypatch.setattr("tools.signing.judging.verifies", noted)
     keys = [SecretKey.from_seed(bytes([number]) * 32) for number in range(100)]
     metadata = with_signature((), keys[99], b"", RAW)
     verdicts = judge(RAW, pack_detached(metadata), TrustedKeys(tuple(key.public for key in keys)))

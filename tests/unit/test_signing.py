@@ -45,6 +45,13 @@ def _refusal(raw: bytes, metadata: Metadata | None, trusted: TrustedKeys = OF_AL
     return str(caught.value)
 
 
+def _golden(directory: Path, name: str) -> Path:
+    """Return a copy of a golden file: who has the checkout may be anybody, and it may be writable for a group."""
+    path = directory / name
+    path.write_bytes((GOLDEN / name).read_bytes())
+    return path
+
+
 def _bare(metadata: Metadata) -> Metadata:
     """Return *metadata* as OSTree would have written them: without what is said of the signatures."""
     return tuple(entry for entry in metadata if entry[0] == ED25519)
@@ -63,7 +70,7 @@ def test_one_trusted_signature_among_others_is_enough() -> None:
     assert require_certified(sha256(ONE).hexdigest(), ONE, pack_detached(_signed(MALLORY, ALICE)), OF_ALICE) == verdicts
 
 
-def test_each_refusal_has_its_own_words() -> None:
+def test_each_refusal_has_its_own_words(tmp_path: Path) -> None:
     ((_, value), said) = _signed(ALICE)
     flipped = ((ED25519, Variant("aay", [bytes([value.value[0][0] ^ 1]) + value.value[0][1:]])), said)
     refusals = [
@@ -76,7 +83,7 @@ def test_each_refusal_has_its_own_words() -> None:
         _refusal(ONE, ((ED25519, Variant("s", "x")),)),
         _refusal(ONE, (("ostree.sign.spki", Variant("aay", [b"x"])),)),
         _refusal(ONE, unpack_detached(SIGNED_TWO)),
-        _refusal(ONE, unpack_detached(SIGNED_TWO), TrustedKeys.load([GOLDEN / "test-key.pub.asc"])),
+        _refusal(ONE, unpack_detached(SIGNED_TWO), TrustedKeys.load([_golden(tmp_path, "test-key.pub.asc")])),
     ]
     expected = [
         "it has no signature", "no key is trusted", "a key that is not trusted", "does not fit: it or the commit was",
@@ -140,8 +147,8 @@ def test_any_flipped_bit_of_the_detached_metadata_never_makes_another_trusted(da
 
 
 @pytest.mark.parametrize("name", ["test-key.pub.asc", "test-key.pub.gpg"])
-def test_a_gpg_signature_made_by_ostree(name: str) -> None:
-    trusted = TrustedKeys.load([GOLDEN / name])
+def test_a_gpg_signature_made_by_ostree(tmp_path: Path, name: str) -> None:
+    trusted = TrustedKeys.load([_golden(tmp_path, name)])
     (verdict,) = judge(TWO, SIGNED_TWO, trusted)
     assert verdict.is_valid and verdict.is_trusted and verdict.scheme == "gpg"
     assert verdict.key == _EXTRA["gpg_fingerprint"] and "throwaway test key" in verdict.name
@@ -153,14 +160,16 @@ def test_a_gpg_signature_made_by_ostree(name: str) -> None:
 def test_any_flipped_bit_of_a_gpg_signed_commit_makes_it_invalid(data: st.DataObject) -> None:
     raw = bytearray(TWO)
     raw[data.draw(st.integers(0, len(raw) - 1))] ^= 1 << data.draw(st.integers(0, 7))
-    (verdict,) = judge(bytes(raw), SIGNED_TWO, TrustedKeys.load([GOLDEN / "test-key.pub.gpg"]))
+    keyring = keyring_of((GOLDEN / "test-key.pub.gpg").read_bytes())
+    assert keyring is not None
+    (verdict,) = judge(bytes(raw), SIGNED_TWO, TrustedKeys((), (tuple(keyring),)))
     assert not verdict.is_valid
 
 
-def test_gpgv_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpgv_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(FsviewError, match="apt install gpgv"):
-        judge(TWO, SIGNED_TWO, TrustedKeys.load([GOLDEN / "test-key.pub.gpg"]))
+        judge(TWO, SIGNED_TWO, TrustedKeys.load([_golden(tmp_path, "test-key.pub.gpg")]))
     assert "3070A90B4F1EF361 is by a key that is not trusted" in judge(TWO, SIGNED_TWO, OF_ALICE)[0].text
     assert judge(ONE, pack_detached(_signed(ALICE)), OF_ALICE)[0].is_trusted
 
