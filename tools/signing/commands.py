@@ -182,7 +182,8 @@ Examples:
 
 \b
 Files of trusted keys are: public keys of OpenSSH's, or lists of them (allowed_signers, authorized_keys); OSTree's, in
-base64, one a line; GPG keyrings, armoured or not (verified by gpgv). Without --trusted: those of FSVIEW_TRUSTED.
+base64, one a line; GPG keyrings, armoured or not (verified by gpgv). Without --trusted: those of FSVIEW_TRUSTED. A file
+that anybody but root and you could have written is refused.
 Exit status 0: there is a valid signature by a trusted key, and with --tree every byte is as it was signed. 1: there is
 none. 12: something is damaged.
 """

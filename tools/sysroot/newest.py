@@ -10,11 +10,14 @@ asked for by --allow-downgrade; the mark stays then, too. A commit that is named
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from store.errors import SysrootError
 from tools.sysroot.layout import Generation
 from tools.sysroot.origin import Newest
-from tools.sysroot.target import Target
+
+if TYPE_CHECKING:
+    from tools.sysroot.target import Target  # a rollback has none
 
 
 def newest_of(generations: Iterable[Generation]) -> dict[str, Newest]:
