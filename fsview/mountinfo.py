@@ -56,7 +56,7 @@ def has_reliable_times(path: Path) -> bool:
 
 
 def _all_mounts() -> list[Mount]:
-    # Of what ends a line anywhere the kernel escapes a newline alone: mount points of other users may have "\r".
+    # A mount point may have "\r" in its name, which the kernel does not escape: to others that would end a line.
     with Path("/proc/self/mountinfo").open(encoding="utf-8", errors="surrogateescape", newline="\n") as lines:
         return [_parse(line) for line in lines]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from base64 import b64encode
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -78,6 +79,7 @@ def verifies(public: bytes, signature: bytes, data: bytes) -> bool:
     return True
 
 
+@functools.lru_cache(maxsize=1024)
 def why_no_key(public: bytes) -> str:
     """Return why these 32 bytes are no key; "" if they are one.
 

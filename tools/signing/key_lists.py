@@ -22,7 +22,7 @@ from typing import Final
 from store.errors import FormatError
 from tools.signing.ed25519 import PUBLIC_BYTES, SSH_TYPE, PublicKey, ssh_blob, why_no_key
 
-KEYS_MAX: Final = 1000
+KEYS_MAX: Final = 256
 _BLANK: Final = re.compile(r"[ \t]+")
 _OTHER_TYPES: Final = re.compile(r"(sk-)?(ssh|ecdsa)-[a-z0-9-]+(@openssh\.com)?")
 # What sshd(8) and ssh-keygen(1) know without "=", in any case; those with it are seen by that.

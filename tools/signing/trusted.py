@@ -13,7 +13,7 @@ from store.errors import FormatError
 from tools.signing.ed25519 import PublicKey
 from tools.signing.key_lists import KEYS_MAX, parse_public_keys
 from tools.signing.openpgp import Packet, keyring_of
-from tools.signing.trust_files import read_trusted
+from tools.trust_files import read_trusted
 
 
 @dataclass(frozen=True, slots=True)

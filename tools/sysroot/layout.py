@@ -20,18 +20,16 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from store.errors import AccessError, InvalidNameError, NotFoundError, SysrootError
+from store.errors import InvalidNameError, NotFoundError, SysrootError
 from store.repository import sync_directory
 from tools.sysroot.origin import ORIGIN_FILE, Origin
 from tools.sysroot.settings import SETTINGS_FILE, Policy, SysrootSettings
 
 TEMPORARY: Final = ".tmp"
-_BY_OTHERS, _BY_GROUP = 0o002, 0o020  # who may write
 PRISTINE: Final = ".etc-pristine"
 SNAPSHOT: Final = "var-snapshot"
 _DEPLOY, _CURRENT, _GENERATIONS, _DEPLOYMENTS, _VAR, _ROOT = (
@@ -214,7 +212,6 @@ class Sysroot:
 
         Raises:
             NotFoundError: there is none.
-            AccessError: another user says what is in it.
             FormatError: its settings can't be understood.
         """
         path = Path(os.path.abspath(path))
@@ -222,8 +219,6 @@ class Sysroot:
             raise NotFoundError(
                 f"{path} is not a sysroot (it has no {SETTINGS_FILE}); make one: fsview sysroot init {path} --repo REPO"
             )
-        for part in (path, path / SETTINGS_FILE):
-            _refuse_others(part, os.stat(part))
         return cls(path, SysrootSettings.load(path / SETTINGS_FILE))
 
     def names(self) -> list[str]:
@@ -283,21 +278,6 @@ class Sysroot:
         for directory in (made.path, made.path.parent):
             sync_directory(directory)
         return made
-
-
-def _refuse_others(part: Path, status: os.stat_result) -> None:
-    """Refuse a sysroot whose policy another user could have written; who may write in its directory can't be him."""
-    if status.st_uid not in (0, os.geteuid()):
-        raise AccessError(
-            f"{part} belongs to another user (uid {status.st_uid}), who could say what is deployed, and by whose keys; "
-            f"work as that user, or make it root's: chown root {part}"
-        )
-    writers = status.st_mode & (_BY_OTHERS if stat.S_ISDIR(status.st_mode) else _BY_OTHERS | _BY_GROUP)
-    if writers:
-        raise AccessError(
-            f"{part} can be written by others (mode {stat.S_IMODE(status.st_mode):04o}), who could say what is "
-            f"deployed; mend it with: chmod go-w {part}"
-        )
 
 
 def _mend(stateroot: Stateroot) -> str:

@@ -11,6 +11,8 @@ of where it goes to a tree that nobody certified.
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Final
 
 from store.detached import bounded_detached
@@ -22,6 +24,7 @@ from tools.render import printable
 from tools.sysroot.layout import Sysroot
 from tools.sysroot.settings import IGNORE, SETTINGS_FILE, Policy
 from tools.sysroot.target import Target
+from tools.trust_files import check_writers
 
 _SHOWN_DIGITS: Final = 12
 _SHOWN_REFS: Final = 5
@@ -32,7 +35,9 @@ def check_policy(sysroot: Sysroot, repository: Repository, target: Target) -> li
 
     Raises:
         UntrustedError: by nobody who is trusted, or for other refs than the one that was named.
+        AccessError: somebody else could have written the policy, or a file of keys.
     """
+    _check_settings(sysroot.path / SETTINGS_FILE)
     policy = sysroot.policy
     if not policy.is_certified:
         return []
@@ -42,6 +47,11 @@ def check_policy(sysroot: Sysroot, repository: Repository, target: Target) -> li
     except UntrustedError as error:
         raise UntrustedError(f"{error}; the [policy] of {sysroot.path / SETTINGS_FILE} forbids it") from error
     return certified
+
+
+def _check_settings(path: Path) -> None:
+    """Refuse a policy that another user could have written, or switched off."""
+    check_writers(str(path), os.stat(path), str(path))
 
 
 def _signers(policy: Policy, repository: Repository, target: Target) -> list[str]:

@@ -47,12 +47,16 @@ def check_nobody_else_writes(path: Path) -> None:
         OSError: it leads nowhere.
     """
     for step, status in _steps(path):
-        _check(path, step, status)
+        check_writers(step, status, f"{step}, by which {path} is reached," if step != os.path.abspath(path) else step)
 
 
-def _check(path: Path, step: str, status: os.stat_result) -> None:
-    what = f"{step}, by which {path} is reached," if step != os.path.abspath(path) else step
-    if status.st_uid not in (0, os.geteuid()):
+def check_writers(step: str, status: os.stat_result, what: str) -> None:
+    """Refuse a file, directory or symlink that another user could have written; *what* names it.
+
+    Raises:
+        AccessError: he could.
+    """
+    if status.st_uid not in (0, os.geteuid(), os.stat("/").st_uid):  # in a user namespace the last is root
         raise AccessError(
             f"{what} belongs to another user (uid {status.st_uid}), who could say whom to trust; "
             f"mend it with: chown root {step}; or use a copy of your own"
