@@ -78,7 +78,7 @@ def require_certified(
 
 
 def _check_count(key: str, signatures: Sequence[bytes]) -> None:
-    """Refuse more signatures than somebody would make: each may have to be tried with a thousand keys."""
+    """Refuse more signatures than somebody would make: each may have to be tried with hundreds of keys."""
     if len(signatures) > SIGNATURES_MAX:
         raise FormatError(
             f"it has {len(signatures)} signatures in {key!r}, where fsview looks at {SIGNATURES_MAX} at most; "
