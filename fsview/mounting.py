@@ -24,6 +24,7 @@ HELPER: Final = "fusermount3"
 
 _FLAGS: Final = {"ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8}  # MS_…
 _MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
+_REMOUNT, _BIND = 32, 4096  # MS_…
 
 
 class InUseError(MountError):
@@ -52,6 +53,20 @@ def mount_overlay(point: str, source: str, flags: Iterable[str], options: str) -
     number = _call("mount", *arguments)
     if number:
         raise MountError(f"no overlay can be mounted at {point}: {os.strerror(number)}; it takes Linux 6.6 or newer")
+
+
+def bind_read_only(source: str, point: str) -> None:
+    """Show *source*, a file or a directory, also at *point*, where nobody can change it or what is right in it.
+
+    Raises:
+        MountError: the kernel refused.
+    """
+    number = _call("mount", os.fsencode(source), os.fsencode(point), None, _BIND, None)
+    if not number:
+        flags = os.statvfs(point).f_flag & _bits(("nosuid", "nodev", "noexec"))  # numbered as those of mounts
+        number = _call("mount", None, os.fsencode(point), None, _REMOUNT | _BIND | flags | _bits(["ro"]), None)
+    if number:
+        raise MountError(f"{source} can't be shown at {point}: {os.strerror(number)}")
 
 
 def detach(point: str, *, lazy: bool) -> None:

@@ -3,21 +3,28 @@
 bubblewrap is two processes: one outside that waits, one inside that is init of the sandbox. Ctrl-C goes to all of the
 foreground, and the one outside dies of it though the command may not. Then this process, as the reaper of orphans,
 inherits the one inside, which ends with the command's own exit status.
+
+Of our descriptors the command gets three (tools/streams.py). Root's bubblewrap is started from where nobody can change
+it: it is /proc/1/exe in the sandbox, and root there is its owner.
 """
 
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import shutil
 import signal
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from store.errors import SandboxError
+from tools.capabilities import with_bounds
 from tools.guardian import Guardian
+from tools.streams import Streams
 
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _SI_KERNEL: Final = 0x80  # a signal from the terminal, which the command got, too
@@ -28,25 +35,44 @@ _IGNORED_BY_PYTHON: Final = (signal.SIGPIPE, signal.SIGXFSZ)
 _WAITED_FOR: Final = {signal.SIGCHLD, *_PASSED_ON}
 
 
-def run_captive(program: str, options: Sequence[bytes], command: Sequence[str], guardian: Guardian) -> int:
+@dataclass(frozen=True, slots=True)
+class Jail:
+    """How a command is kept in; handed: descriptors that bubblewrap's options speak of.
+
+    refused: a filter of system calls. bounds: the capabilities that anything in the sandbox may have; None if the caller
+    isn't root, and has none.
+    """
+
+    options: Sequence[bytes]
+    handed: Sequence[int]
+    refused: bytes
+    bounds: Collection[str] | None
+
+
+def run_captive(program: str, jail: Jail, command: Sequence[str], guardian: Guardian) -> int:
     """Run *program*, which is bubblewrap, for *command*; return that's exit status, 128 + N if a signal N ended it.
 
     Raises:
         SandboxError: it didn't come to that.
     """
-    listed = _memory_file(options)
     path = shutil.which(program)
     assert path is not None  # the caller has looked
+    path = str(guardian.bind_read_only(path, program) or path)
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED_FOR)
+    signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED_FOR)  # before there are threads
     try:
-        os.set_inheritable(guardian.status, True)
-        words = [program, "--json-status-fd", str(guardian.status), "--args", str(listed), "--", *command]
-        outside = os.posix_spawn(path, words, os.environ, setsigmask=[], setsigdef=_IGNORED_BY_PYTHON)
-        os.close(listed)
-        guardian.close_status()
-        inside = guardian.process()
-        status = _Captive(outside, inside).wait()
+        with Streams(guardian) as streams:
+            handed = [_memory_file(b"".join(word + b"\0" for word in jail.options)), _memory_file(jail.refused)]
+            words = [path, "--json-status-fd", str(guardian.status)]
+            words += ["--args", str(handed[0]), "--seccomp", str(handed[1]), "--", *command]
+            outside = _start(words, streams.given, {*handed, *jail.handed, guardian.status}, jail.bounds)
+            for number in handed:
+                os.close(number)
+            streams.started()
+            guardian.close_status()
+            inside = guardian.process()
+            status = _Captive(outside, inside).wait()
+            _end(inside)
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _WAITED_FOR)
     if not inside:
@@ -54,11 +80,32 @@ def run_captive(program: str, options: Sequence[bytes], command: Sequence[str], 
     return status
 
 
-def _memory_file(words: Sequence[bytes]) -> int:
-    """Return a file of these words that a child can read: a root has more names than a command line has room for."""
+def _start(words: list[str], streams: Sequence[int], inherited: Collection[int], bounds: Collection[str] | None) -> int:
+    """Start bubblewrap; it gets *streams* as its first three descriptors, *inherited*, and no others."""
+    for number in (int(name) for name in os.listdir("/proc/self/fd")):
+        if number > 2:
+            with suppress(OSError):  # that of the listing is closed by now
+                os.set_inheritable(number, number in inherited)
+    spare = [fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3) for number in streams]  # none that is overwritten too early
+    actions = [(os.POSIX_SPAWN_DUP2, number, place) for place, number in enumerate(spare)]
+
+    def start() -> int:
+        return os.posix_spawn(
+            words[0], words, os.environ, file_actions=actions, setsigmask=[], setsigdef=_IGNORED_BY_PYTHON
+        )
+
+    try:
+        return start() if bounds is None else with_bounds(bounds, start)
+    finally:
+        for number in spare:
+            os.close(number)
+
+
+def _memory_file(data: bytes) -> int:
+    """Return a file that a child can read: a root has more names than a command line has room for."""
     number = os.memfd_create("arguments", 0)
     with open(number, "wb", closefd=False) as file:
-        file.write(b"".join(word + b"\0" for word in words))
+        file.write(data)
     os.lseek(number, 0, os.SEEK_SET)
     return number
 
@@ -113,6 +160,14 @@ class _Captive:
     def _command(self) -> int:
         """Return the command's process, the first that the one inside made; 0 if it has ended."""
         return next((child for child in _children(self._inside) if _number_inside(child) == _COMMAND), 0)
+
+
+def _end(inside: int) -> None:
+    """End what the command left, before its outputs are waited for: the one inside would wait for that."""
+    with suppress(ChildProcessError):  # it has ended
+        if inside and os.waitpid(inside, os.WNOHANG) == (0, 0):
+            os.kill(inside, signal.SIGKILL)
+            os.waitpid(inside, 0)
 
 
 def _children(pid: int) -> list[int]:

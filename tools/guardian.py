@@ -3,6 +3,9 @@
 It has a directory for what must not be left behind: mounts below it are taken away, then it is removed. And it hears of
 the processes in the sandbox from bubblewrap itself, and ends those first. It begins when the other end of a socket is
 closed, which nobody can forget: there is one way to clean up, whatever happened.
+
+Nobody else can get into the directory, nor put another in its place: else a mount, or what is removed, would be
+elsewhere.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import select
 import shutil
 import signal
 import socket
+import stat
 import sys
 import tempfile
 from contextlib import suppress
@@ -22,8 +26,8 @@ from typing import Final, NoReturn, Self
 
 from fsview import mountpoint
 from fsview.mountinfo import mounts
-from fsview.mounting import KIND, detach
-from store.errors import MountError
+from fsview.mounting import KIND, bind_read_only, detach
+from store.errors import MountError, SandboxError
 from tools.orphans import interrupts_held
 
 _END_TIMEOUT_MS: Final = 10_000
@@ -39,7 +43,9 @@ class Guardian:
         self._pid = 0
 
     def __enter__(self) -> Self:
-        self.path = Path(os.path.realpath(tempfile.mkdtemp(prefix="fsview-run-")))
+        parent = Path(os.path.realpath(tempfile.gettempdir()))
+        _check_nobody_exchanges(parent)
+        self.path = Path(tempfile.mkdtemp(prefix="fsview-run-", dir=parent))
         self._socket, other = socket.socketpair()
         reader, self.status = os.pipe()
         sys.stdout.flush()
@@ -62,6 +68,24 @@ class Guardian:
         with suppress(ChildProcessError):
             os.waitpid(self._pid, 0)
 
+    def bind_read_only(self, source: str, name: str) -> Path | None:
+        """Return a new path below `path` where *source* can't be changed: its contents, owner and mode.
+
+        None for who may not mount; he may not change what is root's either. What is a device can be written to.
+        """
+        if os.geteuid() != 0:
+            return None
+        point = self.path / name
+        if os.path.isdir(source):
+            point.mkdir()
+        else:
+            point.touch()
+        try:
+            bind_read_only(source, os.fspath(point))
+        except MountError:  # root of a user namespace only
+            return None
+        return point
+
     def close_status(self) -> None:
         """Close our end of what bubblewrap reports to: when it has started."""
         if self.status >= 0:
@@ -72,6 +96,32 @@ class Guardian:
         """Return the process in the sandbox from which all others come; 0 if it didn't come to that."""
         assert self._socket is not None
         return int(self._socket.recv(100) or b"0")
+
+
+def _check_nobody_exchanges(directory: Path) -> None:
+    """Refuse a directory, a path without symlinks, on the way to which others may rename.
+
+    Raises:
+        SandboxError: they may.
+    """
+    trusted = _trusted_owners()
+    for each in (directory, *directory.parents):
+        status = os.stat(each)
+        may_others = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not status.st_mode & stat.S_ISVTX
+        if may_others or status.st_uid not in trusted:
+            raise SandboxError(
+                f"temporary files can't be in {directory}: other users may exchange what is in {each}; "
+                f"set TMPDIR to a directory of your own, or to /tmp"
+            )
+
+
+def _trusted_owners() -> set[int]:
+    """Return root, this user, and in a user namespace what stands for root outside."""
+    lines = Path("/proc/self/uid_map").read_text().splitlines()
+    ranges = [(int(first), int(count)) for first, _, count in map(str.split, lines)]
+    nobody = int(Path("/proc/sys/kernel/overflowuid").read_text())
+    is_mapped = any(first <= nobody < first + count for first, count in ranges)
+    return {0, os.geteuid()} | (set() if is_mapped else {nobody})
 
 
 def _guard(path: Path, control: socket.socket, status: int) -> NoReturn:

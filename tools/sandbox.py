@@ -4,31 +4,33 @@
                         tree may lack any of the directories below, on which something is mounted
     /etc                that of the deployment; else the tree's (or its /usr/etc), read-only
     /var                that of the deployment; else a throw-away of the tree's
-    /proc /dev /tmp /run /sys   new ones; /sys the machine's, read-only
+    /tmp /run           new ones
+    /proc /dev /sys     see tools/kernel_files.py
 
-With *ephemeral* /etc and /var are throw-aways, too. Network, user and environment are the caller's. Processes are in a
-namespace of their own and end with the command. Root inside is root, less what could change the machine or undo what
-is read-only; nobody gains privileges by set-user-ID programs (bubblewrap sees to that).
+With *ephemeral* /etc and /var are throw-aways, too. User and environment are the caller's; so is the network unless
+there is to be none. Processes are in a namespace of their own and end with the command. Root inside is root, with few
+capabilities (tools/capabilities.py); nobody gains any by set-user-ID programs (bubblewrap sees to that) or by new user
+namespaces (tools/syscalls.py).
 """
 
 from __future__ import annotations
 
-import itertools
 import os
 import shutil
-import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from store.errors import SandboxError
-from tools.captive import run_captive
+from tools.bindings import Bindings
+from tools.capabilities import kept
+from tools.captive import Jail, run_captive
 from tools.guardian import Guardian
-from tools.throwaway import throwaway
+from tools.kernel_files import kernel_arguments
+from tools.syscalls import refusing
 
 PROGRAM: Final = "bwrap"
-_MADE: Final = {b"dev", b"etc", b"proc", b"run", b"sys", b"tmp", b"var"}  # not taken from the root of the tree
-_DROPPED: Final = ("CAP_SYS_ADMIN", "CAP_SYS_BOOT", "CAP_SYS_MODULE", "CAP_SYS_RAWIO")
 
 
 def check_sandbox() -> None:
@@ -43,82 +45,67 @@ def check_sandbox() -> None:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What the caller asked for; added: capabilities for root, beside the usual ones."""
+
+    ephemeral: bool = False
+    chdir: str = "/"
+    has_network: bool = True
+    added: tuple[str, ...] = ()
+
+
 def sandbox(
     root: Path,
     command: Sequence[str],
+    conditions: Conditions,
     *,
-    etc: Path | None,
-    var: Path | None,
-    ephemeral: bool,
-    chdir: str = "/",
+    var: Path | None = None,
     guardian: Guardian | None = None,
 ) -> int:
     """Run *command* inside *root*; return its exit status, 128 + N if a signal N ended it.
 
-    *etc*, *var*: of the deployment, and written to unless *ephemeral*; None: those of the tree. *guardian*: who cleans
-    up when this process is killed, if there is one already.
+    *var*: of the deployment that *root* is; it and /etc are written to, unless that is ephemeral. None: those of the
+    tree are not. *guardian*: who cleans up when this process is killed, if there is one already.
 
     Raises:
         SandboxError: bubblewrap is missing or fails, *root* is no directory, or no throw-away can be made.
     """
     check_sandbox()
-    if not root.is_dir():
-        raise SandboxError(f"{root} is no directory; name the root of a tree")
     if guardian is None:
         with Guardian() as own:
-            return sandbox(root, command, etc=etc, var=var, ephemeral=ephemeral, chdir=chdir, guardian=own)
-    arguments: list[Sequence[str | bytes]] = [
-        *_root_arguments(root),
-        _etc_arguments(root, etc, guardian.path if ephemeral else None),
-        _var_arguments(root, var, guardian.path if ephemeral or var is None else None),
-        *_SYSTEM,
-        *(["--cap-drop", each] for each in _DROPPED if os.geteuid() == 0),
-        ["--remount-ro", "/", "--chdir", chdir],
-    ]
-    return run_captive(PROGRAM, [os.fsencode(word) for words in arguments for word in words], command, guardian)
+            return sandbox(root, command, conditions, var=var, guardian=own)
+    bounds = kept(conditions.added) if os.geteuid() == 0 else None
+    home = guardian.path if conditions.ephemeral else None
+    with Bindings(root) as bindings:
+        arguments: list[Sequence[str | bytes]] = [
+            *bindings.root(),
+            bindings.etc(is_written=var is not None, home=home),
+            bindings.var(var, home if var else guardian.path),
+            *kernel_arguments(guardian),
+            *_SYSTEM,
+            *([] if conditions.has_network else [["--unshare-net"]]),
+            *_capability_arguments(bounds),
+            ["--remount-ro", "/", "--chdir", conditions.chdir],
+        ]
+        jail = Jail(
+            options=[os.fsencode(word) for words in arguments for word in words],
+            handed=bindings.bound,
+            refused=refusing(user_namespaces="SYS_ADMIN" in conditions.added),
+            bounds=bounds,
+        )
+        return run_captive(PROGRAM, jail, command, guardian)
 
 
 _SYSTEM: Final[tuple[list[str], ...]] = (
-    ["--unshare-pid", "--proc", "/proc"],
-    ["--dev", "/dev"],
-    ["--ro-bind-try", "/sys", "/sys"],
+    ["--unshare-ipc"],
     ["--perms", "1777", "--tmpfs", "/tmp"],
     ["--tmpfs", "/run"],
     ["--unsetenv", "TMPDIR"],  # it may name what is not there
 )
 
 
-def _root_arguments(root: Path) -> Iterator[list[str | bytes]]:
-    """Yield what binds each name of the tree's root."""
-    for entry in sorted(os.scandir(os.fsencode(root)), key=lambda entry: entry.name):
-        if entry.name in _MADE:
-            continue
-        if entry.is_symlink():
-            yield ["--symlink", os.readlink(entry.path), b"/" + entry.name]
-        elif entry.is_dir() or entry.is_file():
-            yield ["--ro-bind", entry.path, b"/" + entry.name]
-
-
-def _etc_arguments(root: Path, etc: Path | None, home: Path | None) -> list[str | bytes]:
-    source = etc or next((path for path in (root / "etc", root / "usr" / "etc") if _is_real_below(root, path)), None)
-    if source is None:
-        return ["--dir", "/etc"]
-    if home is not None:
-        return ["--bind", os.fsencode(throwaway(source, home / "etc")), "/etc"]
-    return ["--ro-bind" if etc is None else "--bind", os.fsencode(source), "/etc"]
-
-
-def _var_arguments(root: Path, var: Path | None, home: Path | None) -> list[str | bytes]:
-    source = var or root / "var"
-    if var is None and not _is_real_below(root, source):
-        return ["--tmpfs", "/var"]
-    return ["--bind", os.fsencode(source if home is None else throwaway(source, home / "var")), "/var"]
-
-
-def _is_real_below(root: Path, path: Path) -> bool:
-    """Whether a directory is at *path*, with no symlink on the way from *root*, which would lead into the machine's."""
-    try:
-        below = itertools.takewhile(lambda each: each != root, (path, *path.parents))
-        return all(stat.S_ISDIR(os.lstat(each).st_mode) for each in below)
-    except OSError:
-        return False
+def _capability_arguments(bounds: Collection[str] | None) -> Iterator[list[str]]:
+    if bounds is not None:  # else bubblewrap keeps none
+        yield ["--cap-drop", "ALL"]
+        yield from (["--cap-add", f"CAP_{name}"] for name in sorted(bounds))
