@@ -39,8 +39,8 @@ _WAITED_FOR: Final = {signal.SIGCHLD, *_PASSED_ON}
 class Jail:
     """How a command is kept in; handed: descriptors that bubblewrap's options speak of.
 
-    refused: a filter of system calls. bounds: the capabilities that anything in the sandbox may have; None if the caller
-    isn't root, and has none.
+    refused: a filter of system calls. bounds: the capabilities that anything in the sandbox may have; None if the
+    caller isn't root, and has none.
     """
 
     options: Sequence[bytes]

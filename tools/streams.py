@@ -18,7 +18,7 @@ import threading
 from types import TracebackType
 from typing import Final, Self
 
-from store.errors import FsviewError, SandboxError
+from store.errors import FsviewError
 from tools.guardian import Guardian
 
 _NAMES: Final = ("standard input", "standard output", "standard error")
@@ -47,9 +47,6 @@ class Streams:
         self.given: list[int] = []
 
     def __enter__(self) -> Self:
-        for number, name in enumerate(_NAMES):
-            if stat.S_ISDIR(os.fstat(number).st_mode):
-                raise SandboxError(f"the {name} is a directory, which leads out of the tree; redirect it from a file")
         self.given = [self._for_input(), self._for_output(1), self._for_output(2)]
         return self
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import pty
 import shutil
@@ -10,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -21,11 +19,10 @@ import pytest
 
 from tests.conftest import MountView, TreeFactory
 from tests.marks import needs_fuse, needs_root
-from tests.nobody import run_as_nobody
+from tests.nobody import run_as_nobody_with_fuse
 from tests.running import PROJECT, RunFsview, clean_environment, run_cli
 from tests.trees import Directory, File, Node, Spec, Symlink, build_tree
 from tools import guardian
-from tools.cli import run as run_here
 from tools.sysroot.layout import Sysroot
 from tools.sysroot.origin import Origin
 from tools.sysroot.settings import SysrootSettings
@@ -388,13 +385,6 @@ def test_a_deployment_stays_while_a_command_runs_in_it(sysroot: Path, run_fsview
     assert not tree.exists() and running.returncode == 0
 
 
-CLONE_NEWNS = 0x20000
-OPEN_FUSE = """
-mount --make-rprivate /
-mknod -m 666 "$0/fuse" c 10 229; mount --bind "$0/fuse" /dev/fuse; rm "$0/fuse"
-"""
-
-
 @needs_root
 def test_who_is_not_root_runs_commands_too(repo: Path, nobodys: Path) -> None:
     shutil.copytree(repo, nobodys / "repo")
@@ -402,32 +392,13 @@ def test_who_is_not_root_runs_commands_too(repo: Path, nobodys: Path) -> None:
     script = (
         "id -u; cat /etc/version /etc/secret; touch /usr/x 2>/dev/null || echo ro; cd /var/lib; echo y > data; cat data"
     )
-    done = _with_an_open_fuse(nobodys, "os/1", "--", "sh", "-c", script)
+    done = run_as_nobody_with_fuse(nobodys, nobodys / "repo", "os/1", "--", "sh", "-c", script)
     assert done == (0, "65534\n1\nfor root's eyes\nro\ny\n", "")
-    done = _with_an_open_fuse(
-        nobodys, "--ephemeral", "os/1", "--", "sh", "-c", "echo x > /etc/version; cat /etc/version"
+    done = run_as_nobody_with_fuse(
+        nobodys, nobodys / "repo", "--ephemeral", "os/1", "--", "sh", "-c", "echo x > /etc/version; cat /etc/version"
     )
     assert done == (0, "x\n", "")
     assert not list(nobodys.glob("fsview-run-*"))
-
-
-def _with_an_open_fuse(home: Path, *arguments: str) -> tuple[int, str, str]:
-    """Run a command as nobody, in a mount namespace in which everybody may use FUSE, as distributions have it."""
-    child = os.fork()
-    if child == 0:
-        status = 99
-        try:
-            os.environ["TMPDIR"] = tempfile.tempdir = str(home)  # what it was is known by now
-            run_here(
-                ["run", "--repo", str(home / "repo"), *arguments]
-            )  # nobody may not be able to read what this imports
-            assert ctypes.CDLL(None).unshare(CLONE_NEWNS) == 0
-            subprocess.run(["sh", "-ec", OPEN_FUSE, home], check=True)
-            status = run_as_nobody(home, "run", "--repo", home / "repo", *arguments).status
-        finally:
-            os._exit(status)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    return status, (home / "out").read_text(), (home / "err").read_text()
 
 
 @pytest.mark.parametrize(
