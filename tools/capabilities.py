@@ -90,7 +90,7 @@ def _check(result: int) -> None:
 
 
 def _sets() -> dict[str, int]:
-    lines = Path("/proc/thread-self/status").read_text(errors="replace").splitlines()
+    lines = Path("/proc/thread-self/status").read_text(errors="replace").split("\n")
     return {line.partition(":")[0]: int(line.split()[1], 16) for line in lines if line.startswith("Cap")}
 
 

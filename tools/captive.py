@@ -138,7 +138,7 @@ class _Captive:
             self._is_orphan = True
         if not self._command():
             for child in _children(self._inside):  # for all of which the one inside would wait
-                _kill(child, signal.SIGKILL)
+                _kill_child(child, self._inside, signal.SIGKILL)
         try:
             pid, status = os.waitpid(self._inside, os.WNOHANG)
         except ChildProcessError:  # it ended while the other still lived to see it
@@ -152,7 +152,7 @@ class _Captive:
         """
         command = self._command()
         if command:
-            _kill(command, number)
+            _kill_child(command, self._inside, number)
         else:
             self._stopped_by = number
             _kill(self._inside or self._outside, signal.SIGKILL)
@@ -186,7 +186,19 @@ def _number_inside(pid: int) -> int:
     return next((int(line.split()[-1]) for line in lines if line.startswith(b"NSpid:")), 0)
 
 
+def _kill_child(pid: int, parent: int, number: int) -> None:
+    """Send a signal to a child of *parent*, a process in the sandbox, and never to who has its number by now."""
+    with suppress(ProcessLookupError):
+        process = os.pidfd_open(pid)
+        try:
+            if pid in _children(parent):
+                signal.pidfd_send_signal(process, number)
+        finally:
+            os.close(process)
+
+
 def _kill(pid: int, number: int) -> None:
+    """Send a signal to a child of ours, which keeps its number until we have waited for it."""
     with suppress(ProcessLookupError):
         os.kill(pid, number)
 
