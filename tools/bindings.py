@@ -54,7 +54,10 @@ class Bindings:
             SandboxError: it has more names than files may be open.
         """
         for name in sorted({os.fsencode(name) for name in os.listdir(self._root)} - _MADE):
-            number = self._hold(name, self._root)
+            try:
+                number = self._hold(name, self._root)
+            except FileNotFoundError:  # it was removed just now
+                continue
             mode = os.fstat(number).st_mode
             if stat.S_ISLNK(mode):
                 yield ["--symlink", os.readlink(name, dir_fd=self._root), b"/" + name]
@@ -72,7 +75,7 @@ class Bindings:
 
     def var(self, var: Path | None, home: Path | None) -> list[str | bytes]:
         """Return what binds *var*, else the tree's, at /var; with *home* a throw-away that is made there."""
-        number = self._inner(("var",)) if var is None else self._hold(var)
+        number = self._inner(("var",)) if var is None else self._hold(os.path.realpath(var))
         if number is None:
             return ["--tmpfs", "/var"]
         if home is not None:
@@ -92,15 +95,14 @@ class Bindings:
             return number
         return None
 
-    def _hold(self, name: str | bytes | Path, below: int | None = None, flags: int = 0) -> int:
+    def _hold(self, name: str | bytes, below: int | None = None, flags: int = 0) -> int:
         try:
             self._held.append(os.open(name, _OPEN | flags, dir_fd=below))
+        except (FileNotFoundError, NotADirectoryError):
+            raise
         except OSError as error:
-            if error.errno != EMFILE:
-                raise
-            raise SandboxError(
-                f"{self._path} has more names in it than files may be open; raise the limit: ulimit -n"
-            ) from None
+            hint = "it has more names than files may be open: ulimit -n" if error.errno == EMFILE else error.strerror
+            raise SandboxError(f"{os.fsdecode(name)!r} in {self._path} can't be opened: {hint}") from error
         return self._held[-1]
 
 

@@ -1,23 +1,22 @@
 """What a command in a tree sees of the kernel: /proc, /sys and /dev, as arguments for bubblewrap.
 
-/proc is that of the command's own processes. All in it that isn't about a process is the machine's, and much of it
-heeds no capability, only the user: so it is read-only. What tells too much is hidden, as in containers (the paths that
-OCI runtimes mask). What is mounted in /sys is hidden, too (debugfs, tracefs, securityfs, efivars), but for cgroups.
-The device nodes are those of the machine: root's are shown so that their mode and owner stay.
+/proc is that of the command's own processes, and read-only. Much in it is the machine's and heeds no capability, only
+the user: /proc/sys, /proc/sysrq-trigger, the tables of an NFS server in /proc/net. And a mode that root changes in one
+/proc is changed in all. What is lost is little: a process can't set its own OOM score. What tells too much is hidden,
+as in containers (the paths that OCI runtimes mask), and so is what is mounted in /sys (debugfs, tracefs, securityfs,
+efivars), but for cgroups. The device nodes are the machine's: root's are shown so that their mode and owner stay.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
-import stat
 from collections.abc import Iterable, Iterator
 from typing import Final
 
 from fsview.mountinfo import mounts
 from tools.guardian import Guardian
 
-_READ_ONLY: Final = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 _HIDDEN: Final = (
     "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
     "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats",
@@ -27,23 +26,17 @@ _CGROUPS: Final = "/sys/fs/cgroup"
 _NODES: Final = ("full", "null", "random", "tty", "urandom", "zero")  # which bubblewrap shows
 
 
-def kernel_arguments(guardian: Guardian) -> Iterator[list[str]]:
-    """Yield what makes /proc, /dev and /sys."""
+def kernel_arguments(guardian: Guardian, *, may_mount: bool) -> Iterator[list[str]]:
+    """Yield what makes /proc, /dev and /sys.
+
+    *may_mount*: the command could undo what is read-only, and new user namespaces take a /proc that isn't.
+    """
     yield ["--unshare-pid", "--proc", "/proc"]
-    for path in sorted({*_READ_ONLY, *_of_the_machine()}):
-        yield ["--ro-bind-try", path, path]
     yield from _devices(guardian)
     yield ["--ro-bind-try", "/sys", "/sys"]
     yield from _hide(guardian, itertools.chain(_HIDDEN, _mounted_in_sys()))
-
-
-def _of_the_machine() -> Iterator[str]:
-    """Yield the directories and the writable files of /proc that are of no process."""
-    with os.scandir("/proc") as entries:
-        for entry in entries:
-            mode = entry.stat(follow_symlinks=False).st_mode if not entry.name.isdigit() else 0
-            if stat.S_ISDIR(mode) or (stat.S_ISREG(mode) and mode & 0o222):
-                yield entry.path
+    if not may_mount:
+        yield ["--remount-ro", "/proc"]
 
 
 def _mounted_in_sys() -> Iterator[str]:

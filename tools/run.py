@@ -39,11 +39,11 @@ or a directory in a mounted view; it is not copied. Then /etc is the tree's, rea
 With --ephemeral /etc and /var can be written to, and are thrown away in any case.
 
 \b
-/proc, /dev, /tmp and /run are new; what is the machine's in /proc and /sys is read-only. Network, user and environment
-are yours, as with chroot; set-user-ID programs give nobody more rights, and neither user namespaces nor keyrings are to
-be had. Processes that the command leaves end with it. Files to which you redirect its input and outputs are passed on
-through pipes; other open files are not handed to it. Exit status: the command's; 128 + N if a signal N ended it; 1 if
-there is no such command; 18 if none can be run here. It takes bubblewrap (apt install bubblewrap).
+/proc, /dev, /tmp and /run are new, /proc and /sys read-only. Network, user and environment are yours, as with chroot;
+set-user-ID programs give nobody more rights, and neither user namespaces nor keyrings are to be had. Processes that the
+command leaves end with it. Files to which you redirect its input and outputs are passed on through pipes; other open
+files are not handed to it. Exit status: the command's; 128 + N if a signal N ended it; 1 if there is no such command;
+18 if none can be run here. It takes bubblewrap (apt install bubblewrap).
 
 \b
 Root inside is root, with few capabilities:
@@ -57,9 +57,9 @@ What a command can do all the same, so run none as root that you would not trust
   - in a deployment, without --ephemeral, root inside changes all of /etc and /var, which stay: it can leave
     set-user-ID programs there, which are root's to any user of the machine who gets at them, programs with
     capabilities, sockets, and files that services of the deployment believe;
-  - it reaches what listens on the machine's network, also on localhost and on abstract unix sockets, and as root what
-    believes root there, such as the tables of an NFS server in /proc/net (--no-network bars both);
-  - it reads all of the tree, the environment that you give it, and the rest of /proc and /sys;
+  - it reaches what listens on the machine's network, also on localhost and on abstract unix sockets, which believe root
+    inside to be root (--no-network bars it from all of that);
+  - it reads all of the tree, the environment that you give it, and most of /proc and /sys;
   - it writes to your terminal, but can't type there; if you are not root, it can let other users read it, too;
   - it takes memory, processor time and disk space without bounds.
 Who is not root inside has no capabilities at all, and nothing but the rights of that user.

@@ -76,13 +76,14 @@ def sandbox(
         with Guardian() as own:
             return sandbox(root, command, conditions, var=var, guardian=own)
     bounds = kept(conditions.added) if os.geteuid() == 0 else None
+    may_mount = "SYS_ADMIN" in conditions.added
     home = guardian.path if conditions.ephemeral else None
     with Bindings(root) as bindings:
         arguments: list[Sequence[str | bytes]] = [
             *bindings.root(),
             bindings.etc(is_written=var is not None, home=home),
             bindings.var(var, home if var else guardian.path),
-            *kernel_arguments(guardian),
+            *kernel_arguments(guardian, may_mount=may_mount),
             *_SYSTEM,
             *([] if conditions.has_network else [["--unshare-net"]]),
             *_capability_arguments(bounds),
@@ -91,7 +92,7 @@ def sandbox(
         jail = Jail(
             options=[os.fsencode(word) for words in arguments for word in words],
             handed=bindings.bound,
-            refused=refusing(user_namespaces="SYS_ADMIN" in conditions.added),
+            refused=refusing(user_namespaces=may_mount),
             bounds=bounds,
         )
         return run_captive(PROGRAM, jail, command, guardian)

@@ -169,6 +169,11 @@ static void all(void) {
   tell("kcore", readable("/proc/kcore"));
   tell("keys", readable("/proc/keys"));
   tell("timer_list", readable("/proc/timer_list"));
+  tell("net_mode", mode_set("/proc/self/net/dev"));
+  tell("iomem_mode", mode_set("/proc/iomem"));
+  tell("fs", mode_set("/proc/fs"));
+  tell("bus", mode_set("/proc/bus"));
+  tell("oom", opened("/proc/self/oom_score_adj", O_WRONLY));
   tell("kmsg", opened("/proc/kmsg", O_RDONLY));
   tell("sysfs", opened("/sys/kernel/uevent_helper", O_WRONLY));
   tell("null_mode", mode_set("/dev/null"));
@@ -254,7 +259,7 @@ static void needs(void) {
   tell("kill", other_killed());
   tell("port", bound());
   tell("socket_node", mknod("/var/socket", S_IFSOCK | 0600, 0));
-  tell("name", opened("/proc/self/comm", O_WRONLY));
+  tell("stdout", opened("/dev/stdout", O_WRONLY));
   tell("null", opened("/dev/null", O_RDWR));
   tell("random", readable("/dev/urandom"));
   tell("terminal", opened("/dev/ptmx", O_RDWR | O_NOCTTY));
