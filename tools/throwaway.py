@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fsview import overlay
@@ -13,11 +14,13 @@ from fsview.mountinfo import mount_of
 from fsview.mounting import KIND
 from fsview.mountpoint import STATUS_MARK
 from store.errors import FsviewError, MountError, SandboxError
-from store.walking.copy import copy_tree
+from store.walking.copy import copy_directory
 
 
 def throwaway(source: Path, home: Path) -> Path:
     """Return a directory below *home*, which is made, with all that is in *source*; what is written stays in *home*.
+
+    *source* may lead there through /proc/PID/fd.
 
     Raises:
         SandboxError: it can't be read, or there is no room.
@@ -53,6 +56,18 @@ def _may_be_overlaid(source: Path) -> bool:
 
 def _copy(source: Path, target: Path) -> None:
     try:
-        copy_tree(source, target)
+        target.mkdir(0o700)
+        with _opened(source) as top, _opened(target) as copy:
+            copy_directory(top, copy, os.fsencode(os.path.realpath(source)), os.fsencode(target))
     except (OSError, FsviewError) as error:
-        raise SandboxError(f"{source} can't be copied for the time of the command: {error}") from error
+        shown = os.path.realpath(source)
+        raise SandboxError(f"{shown} can't be copied for the time of the command: {error}") from error
+
+
+@contextmanager
+def _opened(directory: Path) -> Iterator[int]:
+    number = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield number
+    finally:
+        os.close(number)
