@@ -43,7 +43,7 @@ With --ephemeral /etc and /var can be written to, and are thrown away in any cas
 set-user-ID programs give nobody more rights, and neither user namespaces nor keyrings are to be had. Processes that the
 command leaves end with it. Files to which you redirect its input and outputs are passed on through pipes; other open
 files are not handed to it. Exit status: the command's; 128 + N if a signal N ended it; 1 if there is no such command;
-18 if none can be run here. It takes bubblewrap (apt install bubblewrap).
+18 if none can be run here. It takes bubblewrap with --bind-fd, as Debian 12 has it (apt install bubblewrap).
 
 \b
 Root inside is root, with few capabilities:
