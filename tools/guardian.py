@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import os
 import select
-import shutil
 import signal
 import socket
 import stat
@@ -27,7 +26,8 @@ from typing import Final, NoReturn, Self
 from fsview import mountpoint
 from fsview.mountinfo import mounts
 from fsview.mounting import KIND, bind_read_only, detach
-from store.errors import MountError, SandboxError
+from store.errors import FsviewError, MountError, SandboxError
+from store.walking.remove import remove_tree
 from tools.orphans import interrupts_held
 
 _END_TIMEOUT_MS: Final = 10_000
@@ -192,14 +192,5 @@ def clean(path: Path) -> None:
             else:
                 detach(mount.point, lazy=True)
     if not [one for one in mounts() if one.point.startswith(f"{path}/")]:
-        _remove(path)
-
-
-def _remove(path: Path) -> None:
-    """Remove a directory, also what its owner has to permit himself first, as the kernel's work directory."""
-    for here, names, _ in os.walk(path):
-        for below in (os.path.join(here, name) for name in names):
-            if not os.path.islink(below):  # which may lead out
-                with suppress(OSError):
-                    os.chmod(below, 0o700)
-    shutil.rmtree(path, ignore_errors=True)
+        with suppress(OSError, FsviewError):  # nobody is left to be told
+            remove_tree(path)
