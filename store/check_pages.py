@@ -7,10 +7,6 @@ too, though the next commit overwrites it.
 
 In the same way the number of a root, of which there is one for each table, may lead to a page that was the root before.
 Such a page is among the free ones.
-
-    page        number u64, padding u16, flags u16, lower u16, upper u16         native byte order
-    then        magic u32, version u32, address u64, map size u64,
-                two databases of 48 bytes (free pages; the table of tables), last page u64, transaction u64
 """
 
 from __future__ import annotations
@@ -23,17 +19,12 @@ from pathlib import Path
 from typing import Final
 
 from store.findings import Finding, error
+from store.meta_pages import DATABASE, DATABASES_AT, MAGIC, META, META_FLAG, ROOTS_AT, VERSION, page_bytes_of
 from store.raw_pages import NO_PAGE, TABLE, PageError, leaf_nodes
 
-_META = struct.Struct("@QHHHH IIQQ 96x QQ")
-_DATABASE = struct.Struct("@IHHQQQQQ")  # pad (page size), flags, depth, branch, leaf, overflow pages, entries, root
-_DATABASES_AT: Final = 40
-_ROOTS_AT: Final = (_DATABASES_AT + 40, _DATABASES_AT + 88)
-_MAGIC, _VERSION, _META_FLAG = 0xBEEFC0DE, 1, 0x08
 _TRIES, _PAUSE_S = 5, 0.02  # a commit may be writing one just now …
 _TRIES_MAX: Final = 250  # … and another one
 _FREEING_FROM: Final = 3
-assert _META.size == 152 and _DATABASE.size == 48
 
 
 def check_pages(index: Path) -> Iterator[Finding]:
@@ -55,12 +46,12 @@ def _problems(path: Path) -> tuple[list[str], bytes]:
     metas = b""
     try:
         with path.open("rb") as file:
-            page_bytes = _page_bytes(file.read(4096))
+            page_bytes = page_bytes_of(file.read(4096))
             pages = [os.pread(file.fileno(), page_bytes, number * page_bytes) for number in range(2)]
             metas = b"".join(pages)
             problems = _wrong_metas(pages, page_bytes)
             if not problems:  # else these numbers lead anywhere
-                newest = max(pages, key=lambda page: int(_META.unpack_from(page)[-1]))
+                newest = max(pages, key=lambda page: int(META.unpack_from(page)[-1]))
                 for page in pages:
                     problems += _wrong_trees(file.fileno(), page, page_bytes, is_newest=page is newest)
     except (OSError, struct.error, PageError) as problem:
@@ -69,7 +60,7 @@ def _problems(path: Path) -> tuple[list[str], bytes]:
 
 
 def _wrong_metas(pages: list[bytes], page_bytes: int) -> list[str]:
-    metas = [_META.unpack_from(page) for page in pages]
+    metas = [META.unpack_from(page) for page in pages]
     problems = [what for number, meta in enumerate(metas) for what in _wrong_meta(number, meta)]
     transactions = [meta[-1] for meta in metas]
     for number, (page, meta) in enumerate(zip(pages, metas, strict=True)):
@@ -81,8 +72,8 @@ def _wrong_metas(pages: list[bytes], page_bytes: int) -> list[str]:
 
 def _wrong_trees(file: int, meta_page: bytes, page_bytes: int, *, is_newest: bool) -> list[str]:
     """Check what hangs on a meta page: its tree of free pages, and that no table has one of these for a root."""
-    transaction = _META.unpack_from(meta_page)[-1]
-    free_root, main_root = (struct.unpack_from("@Q", meta_page, at)[0] for at in _ROOTS_AT)
+    transaction = META.unpack_from(meta_page)[-1]
+    free_root, main_root = (struct.unpack_from("@Q", meta_page, at)[0] for at in ROOTS_AT)
     last, free = 0, set[int]()
     for node in leaf_nodes(file, page_bytes, free_root):
         (last,) = struct.unpack("@Q", node.key)
@@ -99,19 +90,14 @@ def _free_roots(file: int, page_bytes: int, main_root: int, free: set[int]) -> I
         yield f"page {main_root}, the root of the table of tables, is a free page"
         return
     for node in leaf_nodes(file, page_bytes, main_root):
-        if node.flags & TABLE and (root := _DATABASE.unpack(node.data)[-1]) in free:
+        if node.flags & TABLE and (root := DATABASE.unpack(node.data)[-1]) in free:
             yield f"page {root}, the root of table {node.key.decode('ascii', 'backslashreplace')}, is a free page"
-
-
-def _page_bytes(start: bytes) -> int:
-    pad: int = _DATABASE.unpack_from(start, _DATABASES_AT)[0]
-    return pad if pad in (1 << power for power in range(9, 17)) else os.sysconf("SC_PAGE_SIZE")
 
 
 def _wrong_meta(number: int, meta: tuple[int, ...]) -> list[str]:
     page, _, flags, _, _, magic, version, _, map_bytes, last_page, transaction = meta
     problems = []
-    if (page, flags & _META_FLAG, magic, version) != (number, _META_FLAG, _MAGIC, _VERSION):
+    if (page, flags & META_FLAG, magic, version) != (number, META_FLAG, MAGIC, VERSION):
         problems.append(f"meta page {number} has the number {page}, flags {flags:#x}, magic {magic:#x}, v{version}")
     if transaction and transaction & 1 != number:
         problems.append(f"meta page {number} is of transaction {transaction}, which belongs to the other page")
@@ -123,7 +109,7 @@ def _wrong_meta(number: int, meta: tuple[int, ...]) -> list[str]:
 def _wrong_databases(page: bytes, page_bytes: int, last_page: int) -> list[str]:
     problems = []
     for number in range(2):
-        pad, _, _, branch, leaf, overflow, _, root = _DATABASE.unpack_from(page, _DATABASES_AT + 48 * number)
+        pad, _, _, branch, leaf, overflow, _, root = DATABASE.unpack_from(page, DATABASES_AT + 48 * number)
         if number == 0 and pad != page_bytes:
             problems.append(f"the size of pages is {pad}")
         if root != NO_PAGE and root > last_page:

@@ -21,6 +21,7 @@ from store.objects import FileHeader
 from store.repository import Repository
 from store.schema import BLOCK_BYTES, BLOCKS_PER_GROUP, FileId, FileRecord, Storage, blocks_key, id_key
 
+_LOOSE: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a FIFO there is no reason to wait
 CHUNK_BYTES: Final = 1 << 20  # what whole-file readers take at a time: a multiple of BLOCK_BYTES
 assert CHUNK_BYTES % BLOCK_BYTES == 0
 
@@ -117,7 +118,7 @@ class _Loose:
         self._path, self._database, self._file_id, self._size = path, database, file_id, size
         self._group, self._guards = -1, b""
         try:
-            self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            self._file = os.open(path, _LOOSE)
         except FileNotFoundError:
             with database.reading() as reading:  # begun now: first the record may have gone, then the file
                 if reading.was_pruned(b"file", id_key(file_id)):

@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 from typing import Final
 
+from store.entrance import Modes, make_directory
 from store.objects import Checksum
 from store.repository import Repository
 
@@ -26,11 +27,12 @@ def note_damage(repository: Repository, checksum: Checksum, text: str) -> None:
     Raises:
         OSError: it can't be noted: this user may not, the disk is full.
     """
-    directory = _open_directory(repository.path)
+    directory = _open_directory(repository.path, repository.settings.modes)
     try:
         if len(os.listdir(directory)) < _NOTES_MAX:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            with open(os.open(checksum.hex(), flags, 0o644, dir_fd=directory), "w", encoding="utf-8") as file:
+            with open(os.open(checksum.hex(), flags, 0o600, dir_fd=directory), "w", encoding="utf-8") as file:
+                os.fchmod(file.fileno(), repository.settings.modes.file)
                 file.write(text + "\n")
     except FileExistsError:
         pass
@@ -51,14 +53,14 @@ def _is_checksum(name: str) -> bool:
     return len(name) == _DIGITS and not name.strip("0123456789abcdef")
 
 
-def _open_directory(repository: Path) -> int:
+def _open_directory(repository: Path, modes: Modes) -> int:
     """Open the directory of notes, made where there is none: then it belongs to the repository's owner."""
     path = repository / DIRECTORY
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         return os.open(path, flags)
     except FileNotFoundError:
-        path.mkdir(exist_ok=True)
+        make_directory(path, modes)
     descriptor = os.open(path, flags)
     if os.geteuid() == 0:
         owner = repository.stat()

@@ -4,6 +4,8 @@ LMDB has no checksums of its own: a flipped bit in a page makes a wrong value, o
 So each value is stored with 8 bytes behind it (see store/schema.py) that are checked at each read, and a record
 that must be there, by an id that was given out, is a CorruptionError when it is missing, never a "not found".
 
+The directory of the index is opened once (store/entrance.py), and LMDB, which knows paths only, is led to that one.
+
 An environment is opened to be read, and opened anew at the first write: to open its databases for writing takes the
 lock of the writers, and so `fsview log` would wait until a large commit beside it is published.
 
@@ -17,7 +19,7 @@ import errno
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final, Literal, TypeVar
 
@@ -25,6 +27,7 @@ import lmdb
 from xxhash import xxh3_64_digest, xxh3_64_intdigest
 
 from store.errors import AccessError, ConflictError, CorruptionError, FormatError, FsviewError, PrunedError
+from store.length import check_length
 from store.schema import COUNTED, DATABASES, FIRST_ID, OBJECT_COUNTERS, counter_key, id_key, key_id
 
 Result = TypeVar("Result")
@@ -32,6 +35,7 @@ Result = TypeVar("Result")
 MAP_BYTES: Final = 64 << 30  # address space, not disk; grows by doubling when the index outgrows it
 _READERS_MAX: Final = 1024
 _GUARD_BYTES: Final = 8
+_DIRECTORY: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _FULL_BYTES: Final = 1 << 20  # a file system with less space than this is full
 _SEEDS: Final = {name: xxh3_64_intdigest(name) for name in DATABASES}
 
@@ -47,6 +51,7 @@ def _drop_inherited() -> None:
     for database in _open.values():
         database._handles.clear()
         del database._env
+        os.close(database._directory)
     _open.clear()
 
 
@@ -200,9 +205,11 @@ class Writing(Reading):
 class Database:
     """The open environment of one repository in this process."""
 
-    def __init__(self, env: lmdb.Environment, handles: dict[bytes, lmdb._Database], path: Path) -> None:
+    def __init__(
+        self, env: lmdb.Environment, handles: dict[bytes, lmdb._Database], path: Path, directory: int
+    ) -> None:  # fmt: skip
         """Use Database.open: a second environment on one file in one process breaks LMDB's locks."""
-        self._env, self._handles, self.path = env, handles, path
+        self._env, self._handles, self.path, self._directory = env, handles, path, directory
         self._key = (0, 0)
         self._is_writable = False
         self._users = 1
@@ -213,40 +220,41 @@ class Database:
     def create(cls, path: Path, *, map_bytes: int = MAP_BYTES) -> Database:
         """Make an empty index in the directory *path* and open it."""
         path.mkdir(mode=0o700, exist_ok=True)
-        return cls._open(path, map_bytes, create=True)
+        return cls._open(path, os.open(path, _DIRECTORY), map_bytes, create=True)
 
     @classmethod
-    def open(cls, path: Path, *, map_bytes: int = MAP_BYTES) -> Database:
+    def open(cls, path: Path, *, descriptor: int | None = None, map_bytes: int = MAP_BYTES) -> Database:
         """Open the index in the directory *path*; the same object again if this process has it open.
+
+        *descriptor* is of that directory, where somebody has looked at it; it is taken over.
 
         Raises:
             FormatError: no index there, or one that LMDB or this program can't read.
+            CorruptionError: it was cut off.
             AccessError: the index can't be reached, or its lock file not be written, by this user.
         """
-        return cls._open(path, map_bytes, create=False)
+        directory = os.open(path, _DIRECTORY) if descriptor is None else descriptor
+        return cls._open(path, directory, map_bytes, create=False)
 
     @classmethod
-    def _open(cls, path: Path, map_bytes: int, *, create: bool) -> Database:
-        status = path.stat()
-        key = (status.st_dev, status.st_ino)
-        if key in _open:
-            _open[key]._users += 1
-            return _open[key]
-        data, lock = path / "data.mdb", path / "lock.mdb"
-        if not os.access(path, os.X_OK):
-            raise AccessError(f"{path} is not open to this user; run fsview as the owner of the repository")
-        if not create and not data.exists():
-            raise FormatError(f"{path} has no data.mdb: this is no fsview repository, or its index was removed")
-        if not create and not os.access(lock if lock.exists() else path, os.W_OK):
-            raise AccessError(
-                f"{lock} can't be written: readers, too, register in it; "
-                f"let your group write it (chmod g+w), or run fsview as the owner of the repository"
-            )
-        env, handles = _environment(path, map_bytes, "create" if create else "read")
-        database = cls(env, handles, path)
-        database._key, database._is_writable = key, create
-        _open[key] = database
-        return database
+    def _open(cls, path: Path, directory: int, map_bytes: int, *, create: bool) -> Database:
+        with ExitStack() as stack:
+            stack.callback(os.close, directory)
+            status = os.fstat(directory)
+            key = (status.st_dev, status.st_ino)
+            if key in _open:
+                _open[key]._users += 1
+                return _open[key]
+            inside = _inside(path, directory)
+            if not create:
+                _check_files(path, inside)
+                check_length(inside, path)
+            env, handles = _environment(path, inside, map_bytes, "create" if create else "read")
+            database = cls(env, handles, path, directory)
+            database._key, database._is_writable = key, create
+            _open[key] = database
+            stack.pop_all()
+            return database
 
     def close(self) -> None:
         """Give the environment back; the last user closes it."""
@@ -254,6 +262,7 @@ class Database:
         if self._users == 0:
             _open.pop(self._key, None)
             self._env.close()
+            os.close(self._directory)
 
     @contextmanager
     def reading(self) -> Iterator[Reading]:
@@ -315,12 +324,13 @@ class Database:
 
     def _make_writable(self) -> None:
         """Open the environment anew, to be written, unless it is so or this user may not: to begin will tell."""
-        if self._is_writable or not os.access(self.path / "data.mdb", os.W_OK):
+        inside = _inside(self.path, self._directory)
+        if self._is_writable or not os.access(inside / "data.mdb", os.W_OK):
             return
         assert not self._readings, "a reading in this process would lose its ground"
         map_bytes = self._env.info()["map_size"]
         self._env.close()
-        self._env, self._handles = _environment(self.path, map_bytes, "write")
+        self._env, self._handles = _environment(self.path, inside, map_bytes, "write")
         self._is_writable = True
 
     def _begin_read(self) -> lmdb.Transaction[memoryview]:
@@ -333,14 +343,34 @@ class Database:
             return self._env.begin(buffers=True)
 
 
+def _inside(path: Path, directory: int) -> Path:
+    """Return a path that leads to this very directory, whatever has become of *path*; where /proc is missing, *path*."""
+    inside = Path(f"/proc/self/fd/{directory}")
+    return inside if inside.exists() else path
+
+
+def _check_files(path: Path, inside: Path) -> None:
+    """Refuse an index that this user can't read: LMDB has fewer words for it. *path* is how errors call it."""
+    data, lock = inside / "data.mdb", inside / "lock.mdb"
+    if not os.access(inside, os.X_OK):
+        raise AccessError(f"{path} is not open to this user; run fsview as the owner of the repository")
+    if not data.exists():
+        raise FormatError(f"{path} has no data.mdb: this is no fsview repository, or its index was removed")
+    if not os.access(lock if lock.exists() else inside, os.W_OK):
+        raise AccessError(
+            f"{path / 'lock.mdb'} can't be written: readers, too, register in it; "
+            f'let your group in (shared = "group" in fsview.toml), or run fsview as the owner of the repository'
+        )
+
+
 def _environment(
-    path: Path, map_bytes: int, purpose: Literal["read", "write", "create"]
+    path: Path, inside: Path, map_bytes: int, purpose: Literal["read", "write", "create"]
 ) -> tuple[lmdb.Environment, dict[bytes, lmdb._Database]]:
     """Open the environment and its databases. Whoever opens it to be read doesn't wait for a writer."""
     create = purpose == "create"
     try:
         env = lmdb.open(
-            str(path), map_size=map_bytes, readonly=purpose == "read", max_dbs=len(DATABASES),
+            str(inside), map_size=map_bytes, readonly=purpose == "read", max_dbs=len(DATABASES),
             max_readers=_READERS_MAX, mode=0o600, create=create,
         )  # fmt: skip
     except lmdb.Error as error:

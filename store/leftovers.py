@@ -93,6 +93,8 @@ def _is_held(stage: Path) -> bool:
         descriptor = os.open(stage / "lock", os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
+    except PermissionError:
+        return True  # for all that this user can tell
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

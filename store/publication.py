@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from store.database import Writing
+from store.entrance import make_directory
 from store.errors import FormatError
 from store.listing import pack_listing
 from store.mtimes import assign_mtime
@@ -151,7 +152,7 @@ class Publication:
             self._writing.put(b"blocks", blocks_key(file_id, group), guards, append=True)
         source, target = self._stage.loose_path(staged), self._repository.loose_path(staged.checksum)
         if staged.checksum not in self._moved:  # else an earlier run of this transaction did it
-            target.parent.mkdir(exist_ok=True)
+            make_directory(target.parent, self._repository.settings.modes)
             os.utime(source, ns=(mtime_ns, mtime_ns))
             source.rename(target)  # over a leftover at most, which no record names
             self._moved.add(staged.checksum)

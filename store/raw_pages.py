@@ -13,6 +13,8 @@ import struct
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from store.meta_pages import DATABASE
+
 NO_PAGE: Final = 2**64 - 1
 _PAGE: Final = struct.Struct("@QHHHH")
 _NODE: Final = struct.Struct("@HHHH")
@@ -35,27 +37,66 @@ class Node(NamedTuple):
     data: bytes
 
 
+class _Page(NamedTuple):
+    """A page of a tree, with where in it the nodes are."""
+
+    number: int
+    flags: int
+    data: bytes
+    places: list[int]
+
+
 def leaf_nodes(file: int, page_bytes: int, root: int) -> Iterator[Node]:
     """Yield what is in the tree whose root is this page, in order.
 
     Raises:
         PageError, struct.error: a page is no part of a tree, or of this one twice.
     """
+    for page in _pages(file, page_bytes, root):
+        if page.flags & _LEAF:
+            yield from (_leaf_node(file, page_bytes, page.data, place) for place in page.places)
+
+
+def highest_page(file: int, page_bytes: int, root: int) -> int:
+    """Return the highest page that the tree whose root is this page reaches, with the tables that are in it.
+
+    Raises:
+        PageError, struct.error: as `leaf_nodes`.
+    """
+    highest, roots, seen = 0, [root], set[int]()
+    while roots:
+        if roots[-1] in seen:
+            raise PageError(f"page {roots[-1]} is the root of two tables")
+        seen |= {roots[-1]} - {NO_PAGE}
+        for page in _pages(file, page_bytes, roots.pop()):
+            highest = max(highest, page.number)
+            for place in page.places if page.flags & _LEAF else ():
+                low, high, flags, key_size = _NODE.unpack_from(page.data, place)
+                at = place + _NODE.size + key_size
+                if flags & _ELSEWHERE:
+                    (first,) = _NUMBER.unpack_from(page.data, at)
+                    highest = max(highest, first + (_PAGE.size + (low | high << 16) - 1) // page_bytes)
+                elif flags & TABLE:
+                    roots.append(DATABASE.unpack_from(page.data, at)[-1])
+    return highest
+
+
+def _pages(file: int, page_bytes: int, root: int) -> Iterator[_Page]:
+    """Yield the pages of the tree whose root is this page, each before those below it."""
     stack, seen = [root] if root != NO_PAGE else [], set()
     while stack:
         number = stack.pop()
         if number in seen:
             raise PageError(f"page {number} is in a tree twice")
         seen.add(number)
-        page = os.pread(file, page_bytes, number * page_bytes)
-        own_number, _, flags, lower, _ = _PAGE.unpack_from(page)
+        data = os.pread(file, page_bytes, number * page_bytes)
+        own_number, _, flags, lower, _ = _PAGE.unpack_from(data)
         if own_number != number or flags & (_BRANCH | _LEAF) == 0 or not _PAGE.size <= lower <= page_bytes:
             raise PageError(f"page {number} is not the page of a tree that it should be")
-        places = [place for (place,) in struct.iter_unpack("@H", page[_PAGE.size : lower])]
-        if flags & _LEAF:
-            yield from (_leaf_node(file, page_bytes, page, place) for place in places)
-        else:
-            stack += [_below(page, place) for place in reversed(places)]
+        places = [place for (place,) in struct.iter_unpack("@H", data[_PAGE.size : lower])]
+        yield _Page(number, flags, data, places)
+        if not flags & _LEAF:
+            stack += [_below(data, place) for place in reversed(places)]
 
 
 def _below(page: bytes, place: int) -> int:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Final, Self
 from xxhash import xxh3_64_intdigest, xxh3_128, xxh3_128_digest
 
 from store.content import pack_guards
+from store.loose import Dress, published_as
 from store.mtimes import limit_mtime
 from store.objects import Checksum, FileHeader
 from store.repository import Repository
@@ -33,7 +33,7 @@ class Stager:
 
     def __init__(self, repository: Repository, stage: Path, number: str) -> None:
         """Begin a spool."""
-        self._repository = repository
+        self._repository, self._shared = repository, repository.settings.is_shared
         self._spool = FileSpool(stage, number)
         self._seed = xxh3_64_intdigest(repository.secret)
         self._staged: set[Checksum] = set()
@@ -67,7 +67,7 @@ class Stager:
             storage, payload = Storage.LOOSE, pack_guards(data)
             with _Loose(self._spool.loose_path(checksum.hex())) as loose:
                 loose.write(data)
-                loose.dress(header)
+                loose.dress(published_as(header, shared=self._shared, uid=os.geteuid()))
         key = xxh3_128_digest(data, self._seed)
         self._add(header, checksum, len(data), mtime_ns, storage, key, payload)
         return checksum
@@ -90,7 +90,7 @@ class Stager:
                 size += len(data)
                 if len(data) < PIECE_BYTES:  # not to be asked again: a file that grows would give more, off the blocks
                     break
-            loose.dress(header)
+            loose.dress(published_as(header, shared=self._shared, uid=os.geteuid()))
         checksum = Checksum(hasher.digest())
         accepted = accept(size)
         if accepted and self._is_new(checksum):
@@ -130,7 +130,7 @@ class Stager:
 
 
 class _Loose:
-    """A loose file being written, with the owner, mode and xattrs of its object as far as this user may set them."""
+    """A loose file being written."""
 
     def __init__(self, path: Path) -> None:
         with suppress(FileNotFoundError):
@@ -142,18 +142,16 @@ class _Loose:
         while view:
             view = view[os.write(self._file, view) :]
 
-    def dress(self, header: FileHeader) -> None:
+    def dress(self, dress: Dress) -> None:
         """Set what can be set; a checkout looks before it links."""
-        if os.geteuid() != 0 or not self._give_to(header.uid, header.gid):
-            os.fchmod(self._file, stat.S_IMODE(header.mode) & 0o777 | stat.S_IRUSR)  # not setuid to somebody else
-            return
-        for name, value in header.xattrs:
-            try:
-                os.setxattr(self._file, name, value)
-            except OSError as error:
-                if error.errno not in _UNSETTABLE:
-                    raise
-        os.fchmod(self._file, stat.S_IMODE(header.mode))
+        if dress.owner is None or self._give_to(*dress.owner):
+            for name, value in dress.xattrs:
+                try:
+                    os.setxattr(self._file, name, value)
+                except OSError as error:
+                    if error.errno not in _UNSETTABLE:
+                        raise
+        os.fchmod(self._file, dress.mode)
 
     def _give_to(self, uid: int, gid: int) -> bool:
         """Whether the file has this owner now; root of a container or of a user namespace can't give it to all."""

@@ -23,6 +23,7 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Final, Self
 
+from store.entrance import make_directory
 from store.errors import FsviewError
 from store.objects import Checksum
 from store.repository import Repository
@@ -107,13 +108,16 @@ class Stage:
         """Make a new stage, after sweeping those whose owner died."""
         with _tmp_lock(repository), ExitStack() as stack:
             _sweep(repository)
+            modes = repository.settings.modes
             self.path = Path(tempfile.mkdtemp(prefix="stage-", dir=repository.path / "tmp"))
             self._lock = -1
             stack.callback(self._remove)
             lock = _try_lock(self.path)
             assert lock is not None, "whoever sweeps waits for the lock of tmp/"
             self._lock = lock
-            (self.path / "loose").mkdir()
+            os.fchmod(lock, modes.file)
+            os.chmod(self.path, modes.directory)
+            make_directory(self.path / "loose", modes)
             self._trees = (self.path / "trees").open("ab", buffering=_SPOOL_BUFFER)
             self._leaving = stack.pop_all()
 
@@ -216,7 +220,7 @@ def _tmp_lock(repository: Repository) -> Iterator[None]:
 
 def _try_lock(stage: Path) -> int | None:
     """Lock a stage and return the descriptor, or None if a living process has it."""
-    with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError, PermissionError):  # of another member, who has just begun
         descriptor = os.open(stage / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

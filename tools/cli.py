@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from store.entrance import TRUST_VARIABLE
 from store.errors import FsviewError
-from tools.parameters import REPO_OPTION
+from tools.parameters import REPO_OPTION, trust_owners
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -93,6 +94,8 @@ def run(arguments: Sequence[str]) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
+        if named := os.environ.get(TRUST_VARIABLE):
+            trust_owners(named, TRUST_VARIABLE)
         status = fsview_command.main(list(arguments), prog_name="fsview", standalone_mode=False)
         return status if isinstance(status, int) else 0
     except click.ClickException as error:
@@ -201,8 +204,16 @@ def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
         ctx.exit()
 
 
+def _trust_owners(ctx: click.Context, _: click.Parameter, named: tuple[str, ...]) -> None:
+    if not ctx.resilient_parsing:
+        for names in named:
+            trust_owners(names, "--trust-owner")
+
+
 @click.group("fsview", cls=_Group, context_settings=CONTEXT)
 @REPO_OPTION
+@click.option("--trust-owner", metavar="USER", multiple=True, is_eager=True, expose_value=False, callback=_trust_owners,
+              help=f"Open what belongs to this user, too, or to any: *. Else {TRUST_VARIABLE}.")  # fmt: skip
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show it.")
 def fsview_command(repo: Path | None) -> None:
     """Whole directory trees as commits, and every commit as a read-only directory.
@@ -211,6 +222,10 @@ def fsview_command(repo: Path | None) -> None:
     a name that moves from commit to commit. A revision is any name of a commit: a ref, a checksum or its beginning,
     REV^, REV~2, REF@{1}, REF@{2026-11-01}; REV:/path is what is at /path in it. A path in a mounted view is a revision,
     too, and needs no --repo: MNT/refs/debian/12/etc is debian/12:/etc.
+
+    A repository that belongs neither to you nor to root is refused, as its owner could have your command write where
+    he likes, unless FSVIEW_TRUST_OWNER or --trust-owner names him: users or their numbers with commas between them, or
+    *. With sudo you are root: sudo fsview --trust-owner "$USER" log.
 
     'fsview COMMAND --help' tells more, with examples.
     """

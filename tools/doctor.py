@@ -242,7 +242,7 @@ The exit status is 1 if something is missing that is needed; a hint says what co
 
 
 @click.command("doctor", epilog=EXAMPLES)
-@click.argument("path", metavar="REPO", required=False, type=click.Path(path_type=Path))
+@click.argument("path", metavar="REPO", required=False, type=click.Path(path_type=Path, readable=False))
 @click.option("--json", "in_json", is_flag=True, help="A JSON array, one object for each thing looked at.")
 @click.pass_context
 def doctor_command(ctx: click.Context, path: Path | None, in_json: bool) -> None:

@@ -27,9 +27,10 @@ from typing import Final, TypeAlias
 
 import click
 
-from store.errors import AccessError, CorruptionError, FsviewError, NotFoundError
+from store.entrance import check_parts
+from store.errors import AccessError, CorruptionError, FsviewError
 from store.findings import Finding, Severity, error
-from store.repository import SETTINGS_FILE, Repository, Settings
+from store.repository import Repository, opened_directory
 from tools.parameters import REPO_OPTION, find_repository, named_repository
 from tools.render import count_text, print_json, printable, progress
 
@@ -55,10 +56,10 @@ def fsck(path: Path, *, quick: bool = False, processes: int | None = None, bar: 
 
     Raises:
         NotFoundError, FormatError: there is no repository, or one of a newer format.
+        AccessError: it belongs to somebody who isn't trusted.
     """
-    if not (path / SETTINGS_FILE).is_file():
-        raise NotFoundError(f"{path} is not an fsview repository (it has no {SETTINGS_FILE})")
-    Settings.load(path / SETTINGS_FILE)
+    with opened_directory(path) as (top, settings):
+        check_parts(top, path, shared=settings.is_shared)
     steps = 0
 
     def count(step: int) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar
 
 import click
 
-from store.errors import FsviewError, NotFoundError
+from store.errors import FsviewError, InvalidNameError, NotFoundError
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -34,7 +34,7 @@ _PATH_REVISIONS: Final = "fsview.path-revisions"
 REPO_OPTION = click.option(
     "--repo",
     metavar="REPO",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),  # whose it is tells more than a mode
     is_eager=True,  # RevisionType asks for it
     help=f"The repository; else {REPOSITORY_VARIABLE}, else the current directory.",
 )
@@ -97,6 +97,29 @@ def find_repository(given: Path | None) -> Path:
             f"no repository was named; use --repo REPO, set {REPOSITORY_VARIABLE}, or change into the repository"
         )
     return given or Path()
+
+
+def trust_owners(text: str, said_by: str) -> None:
+    """Have this process open what belongs to the users in *text*: names or numbers with commas between them, or "*".
+
+    Raises:
+        InvalidNameError: there is no such user; *said_by* is where it stands.
+    """
+    from store.entrance import trust
+
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    trust([_uid(name, said_by) for name in names if name != "*"], everybody="*" in names)
+
+
+def _uid(name: str, said_by: str) -> int:
+    import pwd  # seldom needed
+
+    if name.isascii() and name.isdigit():
+        return int(name)
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except (KeyError, ValueError):
+        raise InvalidNameError(f"{said_by}: there is no user {name!r}; name users, their numbers, or *") from None
 
 
 def may_be_path(word: str) -> bool:

@@ -72,10 +72,9 @@ def test_what_is_refused(own_releases: Releases, fsview: Fsview) -> None:
 def test_who_may_not_write(nobodys: Path, fsview: Fsview, own_releases: Releases) -> None:
     repo = nobodys / "repo"
     os.rename(own_releases.repo, repo)
-    for path in (repo, repo / "index", repo / "objects"):
-        path.chmod(0o755)
-    (repo / "index/data.mdb").chmod(0o644)
-    (repo / "index/lock.mdb").chmod(0o666)
+    subprocess.run(["chgrp", "-R", str(NOBODY), repo], check=True)
+    subprocess.run(["chmod", "-R", "g=rX", repo], check=True)
+    (repo / "index/lock.mdb").chmod(0o660)
     said = run_as_nobody(nobodys, "prune", "--repo", repo, "--refs-only", "--depth=0")
     assert said.status == 1 and "data.mdb can't be written by this user, so nothing can be pruned" in said.stderr
     said = run_as_nobody(nobodys, "prune", "--repo", repo, "--refs-only", "--depth=0", "--dry-run")

@@ -20,7 +20,7 @@ from store.repository import Repository
 from store.schema import DATABASES, FIRST_ID, id_key
 from tests.checking import assert_sound
 from tests.committing import commit_tree
-from tests.nobody import run_as_nobody
+from tests.nobody import NOBODY, run_as_nobody
 from tests.running import PROJECT
 from tests.trees import Spec, build_tree
 
@@ -311,14 +311,15 @@ def test_a_lock_file_that_may_not_be_written(tmp_path: Path, nobodys: Path) -> N
     with Repository.create(repo) as repository:
         commit_tree(repository, build_tree(tmp_path / "tree", {"a": b"readable"}))
     assert run_as_nobody(nobodys, "cat", "--repo", repo, "main:/a").status == 1
+    subprocess.run(["chgrp", "-R", str(NOBODY), repo], check=True)
     for path in (repo, repo / "index"):
-        path.chmod(0o755)
-    (repo / "index/data.mdb").chmod(0o644)
-    (repo / "index/lock.mdb").chmod(0o644)
+        path.chmod(0o750)
+    (repo / "index/data.mdb").chmod(0o640)
+    (repo / "index/lock.mdb").chmod(0o640)
     said = run_as_nobody(nobodys, "cat", "--repo", repo, "main:/a")
     assert said.status == 1 and "lock.mdb can't be written: readers, too, register in it" in said.stderr
-    assert "chmod g+w" in said.stderr
-    (repo / "index/lock.mdb").chmod(0o666)
+    assert 'shared = "group"' in said.stderr
+    (repo / "index/lock.mdb").chmod(0o660)
     said = run_as_nobody(nobodys, "cat", "--repo", repo, "main:/a")
     assert (said.status, said.stdout) == (0, "readable")
     said = run_as_nobody(nobodys, "refs", "--repo", repo, "--delete", "main")
