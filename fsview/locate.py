@@ -24,6 +24,7 @@ from store.errors import MountError, NotFoundError
 _DIGITS: Final = 64
 _IN_COMMIT: Final = re.compile(rb"/commits/([0-9a-f]{64})((?:/.*)?)|/info/([0-9a-f]{64})(?:/.*)?", re.DOTALL)
 _IN_VERSIONS: Final = re.compile(rb"/versions/([0-9a-f]{64})((?:/.*)?)", re.DOTALL)
+_PINNED: Final = re.compile(rb"[0-9a-f]{64}(?:/.*)?", re.DOTALL)
 _DATE: Final = re.compile(rb"([0-9]{4})-([0-9]{2})-([0-9]{2})T")  # with which a version's name begins
 
 
@@ -45,7 +46,7 @@ def locate(path: str) -> Located:
 
     Raises:
         NotFoundError: nothing is there, it is in no view, or above the commits of one.
-        MountError: the view's server does not answer.
+        MountError: the view's server does not answer, or not as fsview does.
     """
     try:
         return _located(path)
@@ -110,11 +111,13 @@ def _find(real: str) -> Located | None:
     if mount is None or mount.kind != KIND:
         return None
     top = _top(everything, mount)
-    repository = Path(unquote(mount.source) if top is None else os.fsdecode(os.getxattr(top.point, REPOSITORY_MARK)))
+    repository = _repository(mount, top)
     names = [*mount.root.split("/"), *real[len(mount.point) :].split("/")]  # of a bind mount, the root is not "/"
     inside = b"".join(b"/" + os.fsencode(name) for name in names if name)
     pinned = None if top is None else _root_mark(top)
     if pinned is not None:
+        if not _PINNED.fullmatch(pinned):
+            raise _strange(mount)
         return Located(repository, pinned[:_DIGITS].decode(), pinned[_DIGITS:] + inside)
     match = _IN_COMMIT.fullmatch(inside)
     if match is not None:
@@ -122,17 +125,32 @@ def _find(real: str) -> Located | None:
     match = _IN_VERSIONS.fullmatch(inside)
     if match is None or top is None:
         return None
-    return Located(repository, *_version(os.fsencode(top.point), match[1], match[2]))
+    commit, path = _version(os.fsencode(top.point), match[1], match[2])
+    if not _PINNED.fullmatch(commit):
+        raise _strange(mount)
+    return Located(repository, commit.decode(), path)
 
 
-def _version(top: bytes, commit: bytes, path: bytes) -> tuple[str, bytes]:
+def _repository(mount: Mount, top: Mount | None) -> Path:
+    """Return the repository that the server names; whose that is `Repository.open` looks at."""
+    named = unquote(mount.source) if top is None else os.fsdecode(os.getxattr(top.point, REPOSITORY_MARK))
+    if not named.startswith("/") or "\0" in named:
+        raise _strange(mount)
+    return Path(named)
+
+
+def _strange(mount: Mount) -> MountError:
+    return MountError(f"what is mounted at {mount.point} looks like a view, but its answers are not those of fsview")
+
+
+def _version(top: bytes, commit: bytes, path: bytes) -> tuple[bytes, bytes]:
     """Return commit and path of what is in versions/: of a version, the commit that it is named by."""
     above, _, name = path.rpartition(b"/")
     date = _DATE.match(name)
     if date is not None and not stat.S_ISDIR(os.lstat(top + b"/commits/" + commit + above).st_mode):
         target = os.readlink(b"/".join((top, b"by-date", *date.groups(), name)))
-        return target.rpartition(b"/")[2].decode(), above
-    return commit.decode(), path
+        return target.rpartition(b"/")[2], above
+    return commit, path
 
 
 def _top(everything: list[Mount], mount: Mount) -> Mount | None:

@@ -34,8 +34,18 @@ def is_covered(real: str) -> bool:
 
 def mount_at(point: Path) -> Mount | None:
     """Return what is mounted at *point*, the topmost; None if nothing is."""
-    real = os.path.realpath(point)
+    real = real_point(point)
     return next((mount for mount in reversed(mounts()) if mount.point == real), None)
+
+
+def real_point(point: Path) -> str:
+    """Return the path *point* without symlinks; what is mounted there is not asked: it might never answer."""
+    above, name = os.path.split(os.path.join(os.getcwd(), point))
+    if name not in ("", ".", ".."):
+        real = os.path.join(os.path.realpath(above), name)
+        if any(mount.point == real for mount in _all_mounts()):
+            return real
+    return os.path.realpath(point)
 
 
 def mount_of(path: Path) -> Mount | None:

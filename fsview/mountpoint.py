@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
+from fsview.asking import ask
 from fsview.kernel_reads import uncover
-from fsview.mountinfo import Mount, mount_at
+from fsview.mountinfo import Mount, mount_at, real_point
 from fsview.mounting import DEVICE, HELPER, KIND, InUseError, detach
 from store.errors import MountError
 
@@ -54,8 +55,8 @@ def check_mount_point(point: Path, repository: Path) -> None:
     """
     mount = mount_at(point)
     if mount is not None and mount.kind == KIND and _is_dead(point):
-        uncover(os.path.realpath(point), lazy=True)
-        detach(os.path.realpath(point), lazy=True)
+        uncover(real_point(point), lazy=True)
+        detach(real_point(point), lazy=True)
         mount = mount_at(point)
     if mount is not None:
         raise MountError(_in_the_way(mount, point, repository))
@@ -135,7 +136,7 @@ def take_away(point: Path, *, lazy: bool, command: str, patience_s: float = _PAT
     Raises:
         MountError: it is in use after *patience_s*, or this user may not.
     """
-    real, give_up_s = os.path.realpath(point), time.monotonic() + patience_s
+    real, give_up_s = real_point(point), time.monotonic() + patience_s
     while True:
         try:
             uncover(real, lazy=lazy)
@@ -158,11 +159,8 @@ def server_pid(point: Path) -> int | None:
 
 
 def _is_dead(point: Path) -> bool:
-    try:
-        os.statvfs(point)  # what stat tells the kernel may still know
-    except OSError as error:
-        return error.errno in (ENOTCONN, ECONNABORTED)  # the latter: just now
-    return False
+    answer = ask(real_point(point), PID_MARK)  # what stat tells the kernel may still know
+    return answer in (ENOTCONN, ECONNABORTED)  # the latter: just now
 
 
 def _in_the_way(mount: Mount, point: Path, repository: Path) -> str:
@@ -174,10 +172,10 @@ def _in_the_way(mount: Mount, point: Path, repository: Path) -> str:
 
 
 def _open_server(point: Path) -> int | None:
-    pid = server_pid(point)
+    """Return a descriptor of the process that serves the view; None if it doesn't say in time which that is."""
     try:
-        return None if pid is None else os.pidfd_open(pid)
-    except OSError:
+        return os.pidfd_open(int(ask(real_point(point), PID_MARK)))
+    except (OSError, ValueError, OverflowError):
         return None
 
 

@@ -22,13 +22,19 @@ FUSE_KIND: Final = f"fuse.{FUSE_PROGRAM}"
 _KERNEL_OPTIONS: Final = "redirect_dir=on,metacopy=off,index=off"
 
 
-def mount_writable(point: Path, home: Path, lower: str, *, by_kernel: bool) -> None:
+def mount_writable(
+    point: Path, home: Path, lower: str, *, by_kernel: bool, flags: Sequence[str] = ("nosuid", "nodev")
+) -> None:  # fmt: skip
     """Mount an overlay at *point* over *lower*, a path below *home*, where the directories upper and work are.
+
+    *flags* are what is not permitted there, in mount(8)'s words.
 
     Raises:
         MountError: the kernel or fuse-overlayfs refused, or that is missing.
     """
-    layers = f"lowerdir={lower},upperdir=upper,workdir=work"  # not absolute: they need no escaping, then
+    layers = ",".join(
+        [*flags, f"lowerdir={lower}", "upperdir=upper", "workdir=work"]
+    )  # not absolute: they need no escaping, then
     if by_kernel:
         command = ["mount", "-t", KIND, KIND, "-o", f"{layers},{_KERNEL_OPTIONS}", "--", os.fspath(point)]
     else:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from fsview.counters import Counters
+from store.errors import FormatError
 
 _PREFIX: Final = "fsview"
 _SIZE_STEP: Final = 4096
+_TEXTS: Final = ("repository", "mount", "options", "version")
+_NUMBERS: Final = ("pid", "started")
+_NUMBER_END: Final = 1 << 48
+_ROOT: Final = re.compile("[0-9a-f]{64}(?::/.*)?", re.DOTALL)
 
 
 def program_version() -> str:
@@ -50,6 +56,31 @@ def metrics(service: Service, counters: Counters) -> bytes:
     """Return what was counted, in Prometheus's text format (version 0.0.4)."""
     text = "".join(f"{line}\n" for line in _metrics(service, counters)) + "#\n"
     return _padded(text.encode("utf-8", "surrogateescape"), b"#")
+
+
+def parse_status(answer: bytes) -> dict[str, Any]:
+    """Return what `status_json` said, as far as it is that: what is mounted as a view need not be one.
+
+    Raises:
+        FormatError: it is something else.
+    """
+    try:
+        found = json.loads(answer)
+        status = {name: found[name] for name in (*_TEXTS, *_NUMBERS, "root", "workers")}
+        pids = [worker["pid"] for worker in status["workers"]]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise FormatError("what a view says of itself is not what a server of fsview's says") from None
+    numbers = [*(status[name] for name in _NUMBERS), *pids]
+    root = status["root"]
+    if (
+        any(type(status[name]) is not str for name in _TEXTS)
+        or any(type(number) is not int or not 0 <= number < _NUMBER_END for number in numbers)
+        or not (root is None or (type(root) is str and _ROOT.fullmatch(root)))
+        or not status["repository"].startswith("/")
+        or "\0" in status["repository"]
+    ):
+        raise FormatError("what a view says of itself is not what a server of fsview's says")
+    return status
 
 
 def _padded(text: bytes, filler: bytes) -> bytes:

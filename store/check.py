@@ -4,6 +4,7 @@
     check_index       each record parses, and agrees with those that it names      (store/check_index.py)
     check_contents    loose files, the XXH3 of blocks, the sha256 of file objects  (store/check_contents.py)
     check_leftovers   what takes space for nothing
+    check_rights      what others can do, and shouldn't                            (store/exposure.py)
     with_places       where in commits what is damaged shows
 
 Damage is a Finding, never an exception. But where LMDB's pages are damaged a look-up can kill the process (a pointer
@@ -20,6 +21,7 @@ from store.check_contents import check_contents, check_leftovers, check_noted
 from store.check_index import Advance, check_index
 from store.check_pages import check_pages
 from store.errors import FsviewError
+from store.exposure import check_rights
 from store.findings import Finding, error
 from store.places import find_places
 from store.repository import Repository
@@ -29,7 +31,7 @@ _SUBJECTS_MAX: Final = 10_000
 
 
 def check(repository: Repository, *, quick: bool = False) -> list[Finding]:
-    """Return all that is wrong, errors and garbage; *quick* reads no contents."""
+    """Return all that is wrong, errors and the rest; *quick* reads no contents."""
     with repository.lock():
         findings = [*check_structure(repository), *check_bytes(repository, quick=quick)]
         return with_places(repository, findings)
@@ -40,6 +42,7 @@ def check_structure(repository: Repository, advance: Advance = lambda step: None
     yield from check_pages(repository.path / "index")
     yield from _unless_broken("the index", check_index(repository, advance))
     yield from _unless_broken("leftovers", check_leftovers(repository))
+    yield from _unless_broken("rights", check_rights(repository))
 
 
 def check_bytes(

@@ -344,7 +344,7 @@ class Database:
 
 
 def _inside(path: Path, directory: int) -> Path:
-    """Return a path that leads to this very directory, whatever has become of *path*; where /proc is missing, *path*."""
+    """Return a path to this very directory, whatever has become of *path*; that where /proc is missing."""
     inside = Path(f"/proc/self/fd/{directory}")
     return inside if inside.exists() else path
 

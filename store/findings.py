@@ -13,6 +13,7 @@ class Severity(StrEnum):
     """How bad a finding is."""
 
     ERROR = "error"  # something is lost or wrong, or soon would be
+    OPEN = "open"  # others have rights by it; nothing is lost
     GARBAGE = "garbage"  # a leftover that takes space and does no harm
 
 

@@ -41,6 +41,13 @@ def unnamed_files(repository: Repository) -> Iterator[Checksum]:
                         yield checksum
 
 
+def loose_files(repository: Repository) -> Iterator[Path]:
+    """Yield the paths in objects/ that loose files have."""
+    for directory in filter(_DIRECTORY_NAME.fullmatch, _names(repository.path / "objects")):
+        path = repository.path / "objects" / directory
+        yield from (path / name for name in _names(path) if _LOOSE_NAME.fullmatch(name))
+
+
 def strangers(repository: Repository) -> Iterator[Path]:
     """Yield what is in objects/ and can't have come from here."""
     for directory in _names(repository.path / "objects"):

@@ -5,7 +5,6 @@ One Stager for each process; it looks into the index, but only its spool and its
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,7 +14,7 @@ from typing import Final, Self
 from xxhash import xxh3_64_intdigest, xxh3_128, xxh3_128_digest
 
 from store.content import pack_guards
-from store.loose import Dress, published_as
+from store.loose import Dress, published_as, put_on
 from store.mtimes import limit_mtime
 from store.objects import Checksum, FileHeader
 from store.repository import Repository
@@ -25,7 +24,6 @@ from store.staging import NO_CONTENT_KEY, FileSpool, StagedFile
 _STAGED_MAX: Final = 1 << 18  # some 30 MB
 WHOLE_BYTES_MAX: Final = 8 << 20  # longer contents should come as a stream
 PIECE_BYTES: Final = 8 * BLOCK_BYTES
-_UNSETTABLE: Final = (errno.ENOTSUP, errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOSPC, errno.E2BIG, errno.ERANGE)
 
 
 class Stager:
@@ -143,25 +141,7 @@ class _Loose:
             view = view[os.write(self._file, view) :]
 
     def dress(self, dress: Dress) -> None:
-        """Set what can be set; a checkout looks before it links."""
-        if dress.owner is None or self._give_to(*dress.owner):
-            for name, value in dress.xattrs:
-                try:
-                    os.setxattr(self._file, name, value)
-                except OSError as error:
-                    if error.errno not in _UNSETTABLE:
-                        raise
-        os.fchmod(self._file, dress.mode)
-
-    def _give_to(self, uid: int, gid: int) -> bool:
-        """Whether the file has this owner now; root of a container or of a user namespace can't give it to all."""
-        try:
-            os.fchown(self._file, uid, gid)
-        except OSError as error:
-            if error.errno not in _UNSETTABLE:
-                raise
-            return False
-        return True
+        put_on(self._file, dress)
 
     def __enter__(self) -> Self:
         return self

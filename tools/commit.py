@@ -112,7 +112,16 @@ def commit_command(repository: Repository, /, **options: Any) -> None:
         replace(workspace, committed=before).save()  # so it may be removed, unless it was changed meanwhile
     if made.changed:
         click.echo(f"fsview: changed or vanished meanwhile, stored as read last: {listed(made.changed)}", err=True)
+    _warn_if_open(repository)
     click.echo(made.checksum.hex())
+
+
+def _warn_if_open(repository: Repository) -> None:
+    from store.exposure import MEND, open_to_others
+
+    who = open_to_others(repository.path, repository.settings)
+    if who is not None:
+        click.echo(f"fsview: {repository.path}: {who}; close it: {MEND.format(repository.path)}", err=True)
 
 
 def reporter(advance: Callable[[int], object]) -> Report:

@@ -21,6 +21,7 @@ import click
 
 from fsview.mountinfo import has_reliable_times, mount_of
 from store.errors import FsviewError
+from store.findings import Finding
 from tools.parameters import named_repository
 from tools.render import count_text, print_json, size_text
 
@@ -37,6 +38,7 @@ class State(StrEnum):
 
     FINE = "ok"
     LACKING = "missing"  # something does not work
+    OPEN = "open"  # everything works; others can do what they should not
     HINT = "hint"  # everything works; something could be better
 
 
@@ -182,11 +184,39 @@ def examine_repository(path: Path) -> Iterator[Diagnosis]:
     for finding in errors[:_NAMED_MAX]:
         shown = f"; it shows as {', '.join(finding.visible)}" if finding.visible else ""
         yield Diagnosis(State.LACKING, finding.where, f"{finding.what}{shown}", finding.mend)
-    garbage = len(findings) - len(errors)
+    yield from _rights(path, [one for one in findings if one.severity == Severity.OPEN])
+    garbage = sum(finding.severity == Severity.GARBAGE for finding in findings)
     if garbage:
         text = f"{count_text(garbage, 'leftover')} of what was killed, or of damage that is mended"
         yield Diagnosis(State.HINT, str(path), text, f"fsview fsck --quick --repo {path}")
     yield from _place(path)
+
+
+def _rights(path: Path, found: list[Finding]) -> Iterator[Diagnosis]:
+    """Yield what others can do with the repository: of many loose files the first one."""
+    loose = [finding for finding in found if finding.where != str(path)]
+    for finding in (*(one for one in found if one.where == str(path)), *loose[:1]):
+        more = f"; so do {len(loose) - 1} more" if finding in loose and len(loose) > 1 else ""
+        yield Diagnosis(State.OPEN, finding.where, f"{finding.what}{more}", finding.mend)
+
+
+def fix(path: Path) -> str:
+    """Close the repository at *path* to others; return what was done, in words.
+
+    Raises:
+        FsviewError, OSError: as `close_to_others`.
+    """
+    from store.exposure import close_to_others
+    from tools.render import progress
+
+    with progress("renewing", None, "files") as advance:
+        closed = close_to_others(path, advance)
+    texts = (
+        [] if closed.mode_before is None else [f"others could enter it (mode {closed.mode_before:04o}), and can't now"]
+    )
+    if closed.loose:
+        texts.append(f"{count_text(closed.loose, 'loose file')} gave rights; a copy without them is in its place")
+    return "; ".join(texts) or "there was nothing to mend"
 
 
 def _soundness(path: Path, errors: int) -> Diagnosis:
@@ -234,20 +264,32 @@ EXAMPLES = """
 Examples:
   fsview doctor
   fsview doctor /srv/repo
+  fsview doctor --fix /srv/repo         close it to other users: old repositories could be entered by all
   fsview doctor --json | jq -r '.[] | select(.state == "missing") | .mend'
 
 \b
-The exit status is 1 if something is missing that is needed; a hint says what could be better.
+The exit status is 1 if something is missing that is needed, or open to others who could read, run or change what is in
+the repository; a hint says what could be better.
+
+\b
+--fix gives REPO the mode 0700 (with shared = "group" in its fsview.toml 2770), as 'init' does, and puts copies in the
+place of loose files that are set-user-ID, have capabilities or can be written by others. What checkouts and deployments
+share with the old files stays as it is. It waits for commits and checkouts that are under way.
 """
 
 
 @click.command("doctor", epilog=EXAMPLES)
 @click.argument("path", metavar="REPO", required=False, type=click.Path(path_type=Path, readable=False))
 @click.option("--json", "in_json", is_flag=True, help="A JSON array, one object for each thing looked at.")
+@click.option("--fix", "wants_fix", is_flag=True, help="Close REPO to others first; all else you mend yourself.")
 @click.pass_context
-def doctor_command(ctx: click.Context, path: Path | None, in_json: bool) -> None:
+def doctor_command(ctx: click.Context, path: Path | None, in_json: bool, wants_fix: bool) -> None:
     """Say what this machine lacks, and what would mend it; with REPO also how that repository is."""
     named = path or named_repository(ctx)
+    if wants_fix and named is None:
+        raise click.UsageError("name the repository that is to be closed: fsview doctor --fix REPO")
+    if wants_fix and named is not None:
+        click.echo(f"fsview: {named}: {fix(named)}", err=True)
     diagnoses = list(examine_machine(Machine(is_root=os.geteuid() == 0)))
     if named and not any(one.state == State.LACKING and one.subject.startswith(_PACKAGE) for one in diagnoses):
         diagnoses += examine_repository(named)
@@ -257,5 +299,5 @@ def doctor_command(ctx: click.Context, path: Path | None, in_json: bool) -> None
     else:
         for one in diagnoses:
             print(f"{one.state.value:8}{one.subject}: {one.text}" + (f"\n        -> {one.mend}" if one.mend else ""))
-    if any(one.state == State.LACKING for one in diagnoses):
+    if any(one.state in (State.LACKING, State.OPEN) for one in diagnoses):
         ctx.exit(1)

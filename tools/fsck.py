@@ -132,7 +132,7 @@ def _run(path: Path, jobs: dict[str, Job], bar: Callable[[], AbstractContextMana
             child.process.join()
             child.messages.close()
     unique = dict.fromkeys(finding for name in jobs for finding in found[name])
-    return sorted(unique, key=lambda finding: finding.severity != Severity.ERROR)
+    return sorted(unique, key=lambda finding: list(Severity).index(finding.severity))
 
 
 def _receive(child: _Child, found: dict[str, list[Finding]], advance: Advance, path: Path) -> bool:
@@ -233,8 +233,9 @@ Examples:
   fsview fsck --json | jq '.findings[].visible[]'
 
 \b
-Errors are what is damaged or lost: exit status 12. Garbage is what takes space and does no harm, such as a leftover
-of a commit that was killed: exit status 0.
+Errors are what is damaged or lost: exit status 12. What is open to others is a repository that they can enter, or a
+loose file by which they have rights; 'fsview doctor --fix REPO' mends it. Garbage is what takes space and does no harm,
+such as a leftover of a commit that was killed. For both the exit status is 0.
 """
 
 
@@ -248,13 +249,15 @@ def fsck_command(ctx: click.Context, /, quick: bool, in_json: bool, **_: object)
     # Not with repository_option, which opens the index: that may fail where it is damaged.
     path = find_repository(named_repository(ctx))
     findings = fsck(path, quick=quick, bar=lambda total: progress("checking", total, "records"))
-    errors = sum(finding.severity == Severity.ERROR for finding in findings)
-    leftovers = len(findings) - errors
+    errors, rights, leftovers = (sum(one.severity == severity for one in findings) for severity in Severity)
     if in_json:
-        print_json({"errors": errors, "garbage": leftovers, "findings": [finding_json(one) for one in findings]})
+        counts = {"errors": errors, "open": rights, "garbage": leftovers}
+        print_json({**counts, "findings": [finding_json(one) for one in findings]})
     else:
         _print_findings(findings)
-        garbage = f", {count_text(leftovers, 'piece')} of garbage" if leftovers else ""
-        click.echo(f"fsview: {path}: {count_text(errors, 'error') if errors else 'no errors'}{garbage}", err=True)
+        text = count_text(errors, "error") if errors else "no errors"
+        text += f", {count_text(rights, 'thing')} open to others" if rights else ""
+        text += f", {count_text(leftovers, 'piece')} of garbage" if leftovers else ""
+        click.echo(f"fsview: {path}: {text}", err=True)
     if errors:
         ctx.exit(CorruptionError.exit_status)

@@ -86,6 +86,8 @@ class Linker:
         self.counts = LinkCounts()
         if wanted == Link.REFLINK and not self._reflink:
             raise FsviewError(_impossible("reflinks", "the file system of the checkout has none"))
+        if wanted == Link.HARDLINK and repository.settings.is_shared:
+            raise FsviewError(_impossible("hard links", "a group shares the repository"))
         if wanted == Link.HARDLINK and not self._is_same_file_system(directory):
             raise FsviewError(_impossible("hard links", "the repository is in another file system"))
 
@@ -97,6 +99,8 @@ class Linker:
 
     def hardlink(self, record: FileRecord, path: bytes, attributes: Attributes, name: bytes, directory: int) -> bool:
         """Make *name* a hard link of a loose object where that is wanted, allowed and possible; *path* as committed."""
+        if self._repository.settings.is_shared:  # who else commits there is nobody whose files a tree may have
+            return False
         if self._reflink or not self._hardlink or record.storage != Storage.LOOSE or path.startswith(_WRITTEN_TO):
             return False
         loose = self._repository.loose_path(record.checksum)

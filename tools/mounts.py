@@ -16,14 +16,16 @@ Examples:
   fsview mounts --json | jq -r '.[] | select(.state == "dead") | .mount' | xargs -r -n 1 fsview umount
 
 \b
-A view is "serving"; "dead", if its server was killed; "silent", if its server does not answer within two seconds; or
-"closed", if it is another user's, who lets nobody in. Views in other mount namespaces are not seen.
+A view is "serving"; "dead", if its server was killed; "silent", if its server does not answer within two seconds;
+"closed", if it is another user's, who lets nobody in; or "strange", if what answers is not fsview. Views in other mount
+namespaces are not seen.
 """
 
 _MEND = {
     State.DEAD: "its server was killed; mount it there again, or: fsview umount",
     State.SILENT: "its server does not answer; see its log, or: fsview umount -l",
     State.CLOSED: "another user's, who lets nobody in",
+    State.STRANGE: "what answers is no server of fsview's; whoever mounted it made it look like one",
 }
 _UNITS_S = {"day": 86400, "hour": 3600, "minute": 60, "second": 1}
 

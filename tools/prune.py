@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from fsview.mounted import State, mounted_views
+from store.entrance import is_trusted
 from store.objects import checksum_from_hex
 from store.repository import Repository
 from store.revisions import resolve
@@ -43,7 +44,10 @@ def make_rule(repository: Repository, *, refs_only: bool, depth: int, delete: Se
 def _shown_alone(repository: Repository) -> dict[CommitNumber, str]:
     """Return the commits that are mounted with --root, as far as this user may know, and in words by which view."""
     shown: dict[CommitNumber, str] = {}
+    believed = {repository.path.stat().st_uid}  # others could have commits kept that they don't show
     for view in mounted_views():
+        if not (repository.settings.is_shared or view.owner in believed or is_trusted(view.owner)):
+            continue
         if not is_same(view.repository, repository.path):
             continue
         if view.state in (State.SILENT, State.CLOSED):

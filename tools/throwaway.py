@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -13,7 +12,8 @@ from fsview import overlay
 from fsview.mountinfo import mount_of
 from fsview.mounting import KIND
 from fsview.mountpoint import STATUS_MARK
-from store.errors import FsviewError, MountError, SandboxError
+from fsview.status import parse_status
+from store.errors import FormatError, FsviewError, MountError, SandboxError
 from store.walking.copy import copy_directory
 
 
@@ -48,8 +48,8 @@ def _may_be_overlaid(source: Path) -> bool:
     if mount is None or mount.kind != KIND:
         return mount is not None
     try:
-        options = json.loads(os.getxattr(mount.point, STATUS_MARK))["options"].split(",")
-    except OSError:
+        options = parse_status(os.getxattr(mount.point, STATUS_MARK))["options"].split(",")
+    except (OSError, FormatError):
         return False
     return "place-inodes=stat" in options or (os.geteuid() == 0 and "place-inodes" in options)
 

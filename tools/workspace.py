@@ -51,12 +51,19 @@ def workspace_command() -> None:
 @click.argument("point", metavar="DIR", type=_POINT)
 @click.option("--view", metavar="MNT", type=_POINT, help="Over this view, mounted with -o place-inodes; else its own.")
 @click.option("--fuse", is_flag=True, help="Take fuse-overlayfs though root could have the kernel's overlay.")
+@click.option("--suid", is_flag=True, help="Let set-user-ID programs and capabilities work in it.")
+@click.option("--dev", is_flag=True, help="Let device nodes work in it.")
 @repository_option
-def add_command(repository: Repository, revision: str, point: Path, view: Path | None, fuse: bool) -> None:
-    """Make a workspace on top of REV in DIR, which is empty or not there yet."""
+def add_command(
+    repository: Repository, revision: str, point: Path, view: Path | None, fuse: bool, suid: bool, dev: bool
+) -> None:
+    """Make a workspace on top of REV in DIR, which is empty or not there yet.
+
+    It is mounted nosuid and nodev, like a view, for others may reach it: --suid and --dev, for root, are remembered.
+    """
     from tools.workspaces import add
 
-    add(repository, revision, point, view, by_kernel=os.geteuid() == 0 and not fuse)
+    add(repository, revision, point, view, by_kernel=os.geteuid() == 0 and not fuse, suid=suid, dev=dev)
 
 
 @workspace_command.command("list")

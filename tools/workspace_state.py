@@ -32,7 +32,8 @@ class Workspace:
     """A writable tree on top of a commit.
 
     view: where its repository is mounted, if that is not its own mount; owner_me: with -o owner=me, so that who is not
-    root can change what root owned; committed: what `fingerprint` was when all that was changed was committed.
+    root can change what root owned; committed: what `fingerprint` was when all that was changed was committed; suid,
+    dev: set-user-ID programs and devices work in it.
     """
 
     point: Path
@@ -42,6 +43,8 @@ class Workspace:
     view: Path | None = None
     owner_me: bool = False
     committed: str = ""
+    suid: bool = False
+    dev: bool = False
 
     @property
     def home(self) -> Path:
@@ -62,6 +65,11 @@ class Workspace:
     def name(self) -> str:
         """Return what tells it from others of this machine."""
         return hashlib.sha256(os.fsencode(self.point)).hexdigest()[:16]
+
+    @property
+    def flags(self) -> list[str]:
+        """What is not permitted where it is mounted, in mount(8)'s words."""
+        return ["nosuid"] * (not self.suid) + ["nodev"] * (not self.dev)
 
     @property
     def ref(self) -> str:
@@ -131,7 +139,8 @@ def _read(home: Path, point: Path) -> Workspace:
             raise FormatError(f"{home / _FILE} is of a newer fsview, with format {found['format']}; use that")
         view = Path(found["view"]) if found["view"] is not None else None
         repository, owner_me, committed = Path(found["repository"]), found["owner_me"], found["committed"]
-        return Workspace(point, repository, found["commit"], found["by_kernel"], view, owner_me, committed)
+        suid, dev = found.get("suid", False), found.get("dev", False)  # those of older programs have neither
+        return Workspace(point, repository, found["commit"], found["by_kernel"], view, owner_me, committed, suid, dev)
     except (FileNotFoundError, NotADirectoryError):
         raise NotFoundError(
             f"{point} is no workspace: {home / _FILE} does not exist; to make one: fsview workspace REV {point}"

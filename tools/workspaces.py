@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
@@ -14,7 +13,8 @@ from fsview import overlay
 from fsview.mountinfo import mount_at
 from fsview.mountpoint import STATUS_MARK, take_away
 from fsview.mountpoint import unmount as unmount_view
-from store.errors import ConflictError, InvalidNameError, MountError, NotFoundError
+from fsview.status import parse_status
+from store.errors import ConflictError, FormatError, InvalidNameError, MountError, NotFoundError
 from store.refs import find_ref, set_ref
 from store.repository import Repository
 from store.revisions import resolve
@@ -28,21 +28,28 @@ _PLACED, _PLACED_STAT = "place-inodes", "place-inodes=stat"  # what fuse-overlay
 _RELEASE_S = 10  # fuse-overlayfs ends, and lets go of the view, some time after it was unmounted
 
 
-def add(repository: Repository, revision: str, point: Path, view: Path | None, *, by_kernel: bool) -> Workspace:
+def add(
+    repository: Repository, revision: str, point: Path, view: Path | None, *, by_kernel: bool, suid: bool = False,
+    dev: bool = False,
+) -> Workspace:  # fmt: skip
     """Make a workspace on top of *revision* and mount it at *point*; *view*: over this mounted view.
 
+    *suid*, *dev*: set-user-ID programs and devices work in it.
+
     Raises:
-        InvalidNameError: something is in the way.
+        InvalidNameError: something is in the way, or only root may have what was asked for.
         NotFoundError: there is no such revision, or no directory to put it in.
         MountError: *view* was mounted without place-inodes, or something can't be mounted.
     """
+    if (suid or dev) and os.geteuid() != 0:
+        raise InvalidNameError("--suid and --dev are for root only; leave them out")
     point = _free_place(point)
     with repository.database.reading() as reading:
         number = resolve(reading, revision, now_s=int(time.time()))
         checksum = commit_record(reading, number).checksum
     real_view = None if view is None else Path(os.path.realpath(view))
     is_root, path = os.geteuid() == 0, Path(os.path.realpath(repository.path))
-    workspace = Workspace(point, path, checksum.hex(), by_kernel, real_view, owner_me=not is_root)
+    workspace = Workspace(point, path, checksum.hex(), by_kernel, real_view, not is_root, suid=suid, dev=dev)
     if real_view is not None:
         options = check_view(real_view, workspace)
         workspace = replace(workspace, owner_me="owner=me" in options)
@@ -122,9 +129,9 @@ def check_view(view: Path, workspace: Workspace) -> list[str]:
         MountError: it is none, of another repository, or was mounted without place-inodes.
     """
     try:
-        status = json.loads(os.getxattr(view, STATUS_MARK))
-    except OSError as error:
-        raise MountError(f"no view is mounted at {view}, or its server does not answer: {error.strerror}") from None
+        status = parse_status(os.getxattr(view, STATUS_MARK))
+    except (OSError, FormatError) as error:
+        raise MountError(f"no view is mounted at {view}, or its server does not answer: {error}") from None
     if status["repository"] != os.fspath(workspace.repository):
         raise MountError(f"the view at {view} is of {status['repository']}, not of {workspace.repository}")
     needed = [_PLACED_STAT] if not workspace.by_kernel else [_PLACED, _PLACED_STAT]
@@ -148,7 +155,9 @@ def _mount(workspace: Workspace) -> None:
     lower = workspace.home / "lower"
     lower.unlink(missing_ok=True)
     lower.symlink_to(view / "commits" / workspace.commit)
-    overlay.mount_writable(workspace.point, workspace.home, "lower", by_kernel=workspace.by_kernel)
+    overlay.mount_writable(
+        workspace.point, workspace.home, "lower", by_kernel=workspace.by_kernel, flags=workspace.flags
+    )
 
 
 def _free_place(point: Path) -> Path:

@@ -20,7 +20,12 @@ def _loose(releases: Releases) -> list[Path]:
 def test_a_sound_repository(fsview: Fsview, options: tuple[str, ...]) -> None:
     done = fsview("fsck", *options)
     assert done.stdout == b"" and done.stderr.endswith(": no errors\n")
-    assert json.loads(fsview("fsck", "--json", *options).stdout) == {"errors": 0, "garbage": 0, "findings": []}
+    assert json.loads(fsview("fsck", "--json", *options).stdout) == {
+        "errors": 0,
+        "open": 0,
+        "garbage": 0,
+        "findings": [],
+    }
 
 
 def test_an_error(fsview: Fsview, own_releases: Releases) -> None:

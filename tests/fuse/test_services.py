@@ -160,7 +160,7 @@ def test_what_is_mounted(repo: Path, mount_view: MountView, run_fsview: RunFsvie
 def test_a_dead_view_is_listed_as_dead(repo: Path, mount_view: MountView, run_fsview: RunFsview) -> None:
     point = mount_view(repo)
     kill_server(point)
-    assert _view_at(point) == MountedView(str(point), str(repo), State.DEAD, {})
+    assert _view_at(point) == MountedView(str(point), str(repo), State.DEAD, {}, os.geteuid())
     assert f"{point}: {repo}, dead: its server was killed" in run_fsview("mounts").stdout
     assert {"mount": str(point), "repository": str(repo), "state": "dead"} in json.loads(
         run_fsview("mounts", "--json").stdout
