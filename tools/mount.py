@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from tools.parameters import REPO_OPTION, REVISION, located_repository
+from tools.parameters import POINT, REPO_OPTION, REVISION, located_repository
 
 if TYPE_CHECKING:
     from fsview.options import MountOptions
@@ -63,7 +63,6 @@ Examples:
   fsview umount -l /mnt/releases    though a process still has its working directory there
 """
 
-POINT: Final = click.Path(path_type=Path, readable=False)  # not looked at: there may be a dead mount
 _LOG_NAME_MAX: Final = 200
 
 

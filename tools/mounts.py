@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from fsview.mounted import MountedView, State, mounted_views
-from tools.render import count_text, print_json, printable
+from tools.render import count_text, one_line, print_json
 
 EXAMPLES = """\b
 Examples:
@@ -40,13 +40,13 @@ def view_json(view: MountedView, now_s: int) -> dict[str, Any]:
 
 def view_line(view: MountedView, now_s: int) -> str:
     """Return a view as a line for people."""
-    where = f"{printable(view.point)}: {printable(view.repository)}"
+    where = f"{one_line(view.point)}: {one_line(view.repository)}"
     if view.state is not State.SERVING:
         return f"{where}, {view.state}: {_MEND[view.state]}"
     status = view.status
     workers = " ".join(str(worker["pid"]) for worker in status["workers"] if worker["pid"])
     up = duration_text(now_s - status["started"])
-    return f"{where}, up {up}, pid {status['pid']}, workers {workers}, {printable(status['options'])}"
+    return f"{where}, up {up}, pid {status['pid']}, workers {workers}, {one_line(status['options'])}"
 
 
 def duration_text(seconds: int) -> str:

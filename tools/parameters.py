@@ -195,6 +195,23 @@ class RevisionType(RefType):
         return super().shell_complete(ctx, param, incomplete)
 
 
+class PointType(click.ParamType[Path]):
+    """A path that nobody looks at (click.Path calls stat): what is mounted there might be dead, or never answer."""
+
+    name = "path"
+
+    def convert(self, value: str | Path, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Return the path."""
+        return Path(value)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Have the shell complete it."""
+        from click.shell_completion import CompletionItem
+
+        return [CompletionItem(incomplete, type="file")]
+
+
+POINT: Final = PointType()
 REF: Final = RefType()
 REVISION: Final = RevisionType()
 

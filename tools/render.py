@@ -47,6 +47,15 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
 
 
+def one_line(text: str) -> str:
+    r"""Return *text* as `printable`, and on one line, whatever is in it.
+
+    >>> one_line("one\n\ttwo")
+    'one\\n\\ttwo'
+    """
+    return printable(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
 def size_text(size_bytes: int) -> str:
     """Return a size for humans.
 

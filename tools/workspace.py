@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from tools.parameters import REVISION, repository_option
+from tools.parameters import POINT, REVISION, repository_option
 from tools.render import print_json, table
 
 if TYPE_CHECKING:
@@ -29,8 +29,6 @@ reboot 'fsview workspace mount DIR' brings everything back. Root gets an overlay
 fuse-overlayfs (apt install fuse-overlayfs).
 """
 
-_POINT: Final = click.Path(path_type=Path, readable=False)
-
 
 class _Group(click.Group):
     """`fsview workspace REV DIR` is short for `fsview workspace add REV DIR`."""
@@ -48,8 +46,8 @@ def workspace_command() -> None:
 
 @workspace_command.command("add")
 @click.argument("revision", metavar="REV", type=REVISION)
-@click.argument("point", metavar="DIR", type=_POINT)
-@click.option("--view", metavar="MNT", type=_POINT, help="Over this view, mounted with -o place-inodes; else its own.")
+@click.argument("point", metavar="DIR", type=POINT)
+@click.option("--view", metavar="MNT", type=POINT, help="Over this view, mounted with -o place-inodes; else its own.")
 @click.option("--fuse", is_flag=True, help="Take fuse-overlayfs though root could have the kernel's overlay.")
 @click.option("--suid", is_flag=True, help="Let set-user-ID programs and capabilities work in it.")
 @click.option("--dev", is_flag=True, help="Let device nodes work in it.")
@@ -93,7 +91,7 @@ def _row(workspace: Workspace) -> dict[str, Any]:
 
 
 @workspace_command.command("mount")
-@click.argument("point", metavar="DIR", type=_POINT)
+@click.argument("point", metavar="DIR", type=POINT)
 def mount_command(point: Path) -> None:
     """Mount a workspace again: after a reboot, or when its server was killed."""
     from tools.workspace_state import load
@@ -103,7 +101,7 @@ def mount_command(point: Path) -> None:
 
 
 @workspace_command.command("umount")
-@click.argument("point", metavar="DIR", type=_POINT)
+@click.argument("point", metavar="DIR", type=POINT)
 @click.option("-l", "--lazy", is_flag=True, help="Take it away even if it is in use.")
 def umount_command(point: Path, lazy: bool) -> None:
     """Unmount a workspace; what was changed in it is kept."""
@@ -114,7 +112,7 @@ def umount_command(point: Path, lazy: bool) -> None:
 
 
 @workspace_command.command("remove")
-@click.argument("point", metavar="DIR", type=_POINT)
+@click.argument("point", metavar="DIR", type=POINT)
 @click.option("--force", is_flag=True, help="Though something was changed in it, which is lost.")
 def remove_command(point: Path, force: bool) -> None:
     """Unmount a workspace and delete it, if all that was changed in it is committed."""
