@@ -3,8 +3,8 @@
 Repositories of older programs could be entered by everybody, and their loose files had all that their objects have:
 set-user-ID programs of any commit could be run from objects/.
 
-First the directory REPO itself is closed: that is the step that counts. Then each loose file that gives more rights than
-it is published with (store/loose.py) is copied to REPO/tmp, made durable, and renamed over it: the atomic step.
+First the directory REPO itself is closed: that is the step that counts. Then each loose file that gives more rights
+than it is published with (store/loose.py) is copied to REPO/tmp, made durable, and renamed over it: the atomic step.
 The old file, with its bits, stays what it is in each checkout and deployment that is linked to it; to change its mode
 would change it there, too. That is done under the exclusive lock: a commit might publish the same name.
 """

@@ -128,6 +128,8 @@ class Repository:
             )
         settings = Settings(mtime=mtime, shared=shared)
         _close_to_others(path, settings.modes)
+        os.close(os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, settings.modes.file))
+        (path / "lock").chmod(settings.modes.file)
         for name in ("objects", "tmp", "index"):
             entrance.make_directory(path / name, settings.modes)
         database = Database.create(path / "index")

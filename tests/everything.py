@@ -19,5 +19,5 @@ def import_everything() -> None:
             if not module.name.endswith("__main__"):
                 import_module(module.name)
     # What these libraries do, or we with them.
-    for name in ("click._textwrap", "lmdb._envid", "pathspec", "tomli_w._writer", "tqdm"):
+    for name in ("click._textwrap", "multiprocessing.popen_fork", "lmdb._envid", "pathspec", "tomli_w._writer", "tqdm"):
         import_module(name)

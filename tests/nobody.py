@@ -1,4 +1,4 @@
-"""The command line as another user: the user nobody, who may do little."""
+"""The command line as another user: the user nobody, who may do little, or one in a group."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,16 @@ mknod -m 666 "$0/fuse" c 10 229; mount --bind "$0/fuse" /dev/fuse; rm "$0/fuse"
 
 
 @dataclass(frozen=True, slots=True)
+class User:
+    """Somebody of no account."""
+
+    uid: int = NOBODY
+    gid: int = NOBODY
+    groups: tuple[int, ...] = ()
+    umask: int = 0o022
+
+
+@dataclass(frozen=True, slots=True)
 class Said:
     """What a command wrote, and its exit status."""
 
@@ -38,12 +49,18 @@ def run_as_nobody(directory: Path, *arguments: str | Path) -> Said:
 
     A child, because nobody may not be able to read this Python's modules: what the command needs must be imported.
     """
+    return run_as(User(), directory, *arguments)
+
+
+def run_as(user: User, directory: Path, *arguments: str | Path, env: Mapping[str, str] | None = None) -> Said:
+    """Run the command line as `run_as_nobody`, as another user, with *env* in the environment."""
     import_everything()
     pid = os.fork()
     if pid == 0:
         status = 99
         try:
-            _become_nobody(directory)
+            _become(user, directory)
+            os.environ.update(env or {})
             status = run([str(argument) for argument in arguments])
         except Exception:
             traceback.print_exc()
@@ -73,13 +90,21 @@ def run_as_nobody_with_fuse(directory: Path, repo: Path, *arguments: str) -> tup
     return status, (directory / "out").read_text(), (directory / "err").read_text()
 
 
-def _become_nobody(directory: Path) -> None:
+def shell_as_nobody(command: Sequence[str | Path]) -> subprocess.CompletedProcess[str]:
+    """Run a program as nobody."""
+    # env starts it: setpriv itself still has root's capabilities when it looks for a program.
+    become = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--", "env"]
+    return subprocess.run([*become, *command], capture_output=True, text=True, errors="replace", timeout=60, cwd="/")
+
+
+def _become(user: User, directory: Path) -> None:
     for number, name in ((1, "out"), (2, "err")):
         file = os.open(directory / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         os.dup2(file, number)
     sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
     os.environ["HOME"] = str(directory)
-    os.setgroups([])
-    os.setresgid(NOBODY, NOBODY, NOBODY)
-    os.setresuid(NOBODY, NOBODY, NOBODY)
+    os.umask(user.umask)
+    os.setgroups(user.groups)
+    os.setresgid(user.gid, user.gid, user.gid)
+    os.setresuid(user.uid, user.uid, user.uid)
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)  # as in a program that was started: its /proc is its own
