@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from tools.parameters import POINT, REPO_OPTION, REVISION, located_repository
+from tools.parameters import POINT, REPO_OPTION, REVISION, located_repository, trust_owners
 
 if TYPE_CHECKING:
     from fsview.options import MountOptions
@@ -44,6 +44,7 @@ In it are:
   uid=N, gid=N           everything belongs to these; modes are as committed
   suid, dev, noexec      set-user-ID programs and devices work (root only); no program does
   root=, verify=, workers=    as the options of these names, for fstab
+  trust-owner=USER       the repository may be this user's, as with fsview --trust-owner
 Those that every file system has, as ro, noatime, nofail and x-systemd.automount, are accepted.
 
 \b
@@ -63,6 +64,7 @@ Examples:
   fsview umount -l /mnt/releases    though a process still has its working directory there
 """
 
+_TRUST: Final = "trust-owner="
 _LOG_NAME_MAX: Final = 200
 
 
@@ -137,6 +139,7 @@ def mount_command(
 
     if not 1 <= len(arguments) <= 2:
         raise click.UsageError("name the repository and an empty directory: fsview mount REPO MNT")
+    options = _without_trust(options)
     repository = located_repository(ctx, arguments[0] if len(arguments) == 2 else None)
     given = {"root": root, "verify": verify, "workers": workers, "kernel_reads": kernel_reads or None}
     parsed = parse_options(options, **given)
@@ -144,6 +147,15 @@ def mount_command(
         raise click.UsageError("with --kernel-reads an overlay is laid over the view when it answers; leave out -f")
     point = arguments[-1]
     mount(repository, point, parsed, log_path=None if foreground else log_path_of(point))
+
+
+def _without_trust(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """Trust whom `trust-owner=` names, for fstab has no environment; return the other options."""
+    words = [word for text in texts for word in text.split(",")]
+    for word in words:
+        if word.startswith(_TRUST):
+            trust_owners(word.removeprefix(_TRUST), "the mount option trust-owner")
+    return tuple(word for word in words if not word.startswith(_TRUST))
 
 
 @click.command("umount", epilog=UMOUNT_EXAMPLES)

@@ -18,7 +18,7 @@ from store import database, entrance
 from store.errors import FsviewError
 from store.repository import Repository
 from tests.conftest import TreeFactory
-from tests.marks import needs_root
+from tests.marks import needs_fuse, needs_root
 from tests.nobody import NOBODY
 from tests.running import PROJECT, RunFsview, clean_environment
 from tools.parameters import trust_owners
@@ -89,6 +89,19 @@ def test_who_trusts_the_owner_may_go_on(trust: str, repo: Path, run_fsview: RunF
     assert run_fsview("log", "main", repo=repo, env={"FSVIEW_TRUST_OWNER": trust}).stdout
     assert run_fsview("--trust-owner", trust, "log", "main", repo=repo).stdout
     run_fsview("log", "main", repo=repo, status=1, env={"FSVIEW_TRUST_OWNER": "7"})
+
+
+@needs_fuse
+def test_fstab_can_say_so_too(repo: Path, run_fsview: RunFsview, tmp_path: Path) -> None:
+    _give_away(repo)
+    (tmp_path / "mnt").mkdir()
+    assert "belongs to nobody" in run_fsview("mount", repo, tmp_path / "mnt", status=1).stderr
+    run_fsview("mount", "-o", "noatime,trust-owner=nobody", repo, tmp_path / "mnt")
+    try:
+        assert os.listdir(tmp_path / "mnt/refs/main/") == ["large"]
+    finally:
+        run_fsview("umount", tmp_path / "mnt")
+    assert "there is no user" in run_fsview("mount", "-o", "trust-owner=x y", repo, tmp_path / "mnt", status=2).stderr
 
 
 def test_sudo_changes_nothing(repo: Path, run_fsview: RunFsview) -> None:
