@@ -14,7 +14,7 @@ from typing import Any
 import lmdb
 import pytest
 
-from store import database, entrance
+from store import entrance
 from store.errors import FsviewError
 from store.repository import Repository
 from tests.conftest import TreeFactory
@@ -234,7 +234,7 @@ def test_a_directory_exchanged_between_the_look_and_the_use(
     with Repository.open(repo) as repository:
         own_secret = repository.secret
     theirs = _trap(nobodys / "theirs", secret)
-    really_open, exchanged = lmdb.open, []
+    really_open, exchanged = lmdb.open, list[bool]()
 
     def exchange_and_open(*arguments: Any, **options: Any) -> object:
         if not exchanged:
@@ -243,7 +243,7 @@ def test_a_directory_exchanged_between_the_look_and_the_use(
             exchanged.append(True)
         return really_open(*arguments, **options)
 
-    monkeypatch.setattr(database.lmdb, "open", exchange_and_open)
+    monkeypatch.setattr(lmdb, "open", exchange_and_open)
     with Repository.open(repo) as repository:
         assert exchanged and repository.secret == own_secret
         repository.database.write(lambda writing: writing.put(b"head", b"format", writing.need(b"head", b"format")))
@@ -312,7 +312,7 @@ def test_a_name_that_leads_there_is_followed(repo: Path, tmp_path: Path, run_fsv
 def test_without_proc(repo: Path, tmp_path: Path) -> None:
     """As in a chroot that was not given one: then by the path."""
     script = 'mount -t tmpfs none /proc && exec "$@"'
-    command = [sys.executable, "-P", "-m", "tools", "log", "--repo", repo, "main"]
+    command: list[str | Path] = [sys.executable, "-P", "-m", "tools", "log", "--repo", repo, "main"]
     done = subprocess.run(
         ["unshare", "--mount", "--propagation", "private", "sh", "-ec", script, "sh", *command],
         env=clean_environment(tmp_path) | {"PYTHONPATH": str(PROJECT)}, capture_output=True, text=True, timeout=60,

@@ -73,7 +73,10 @@ def test_nobody_gets_in(repo: Path) -> None:
     """Not to run, not to read and not to write, though all may reach the directory that it is in."""
     program, private, writable = (_loose_of(repo, content) for content in (PROGRAM, LARGE + b"p", LARGE))
     assert stat.S_IMODE(repo.stat().st_mode) == 0o700
-    for command in ([program, "-u"], ["cat", private], ["dd", "if=/dev/null", f"of={writable}"], ["ls", repo]):
+    commands: list[list[str | Path]] = [
+        [program, "-u"], ["cat", private], ["dd", "if=/dev/null", f"of={writable}"], ["ls", repo],
+    ]  # fmt: skip
+    for command in commands:
         done = shell_as_nobody(command)
         assert done.returncode != 0 and "Permission denied" in done.stderr, command
     assert writable.read_bytes() == LARGE
