@@ -131,7 +131,8 @@ class _Removal:
 
     def _look(self) -> None:
         here = self._walk.here
-        os.fchmod(here, _ALL)  # for us to write there; and from now on nobody else gets in by its name
+        with suppress(PermissionError):  # it is another user's: then its mode has to let us in
+            os.fchmod(here, _ALL)  # for us to write there; and from now on nobody else gets in by its name
         self._waiting.append(iter([os.fsencode(name) for name in os.listdir(here)]))
 
     def _leave(self) -> None:

@@ -324,4 +324,5 @@ def test_a_lock_file_that_may_not_be_written(tmp_path: Path, nobodys: Path) -> N
     assert (said.status, said.stdout) == (0, "readable")
     said = run_as_nobody(nobodys, "refs", "--repo", repo, "--delete", "main")
     assert said.status == 1 and "Traceback" not in said.stderr
+    repo.chmod(0o700)
     assert_sound(repo)
