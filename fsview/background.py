@@ -23,6 +23,7 @@ from fsview.options import MountOptions
 from fsview.server import serve
 from store import errors
 from store.errors import FsviewError, MountError
+from store.own_files import own_directory
 
 _log = logging.getLogger(__name__)
 
@@ -125,7 +126,7 @@ def _begin_log(log_path: Path, point: Path) -> Callable[[], None]:
         log_to_stderr(point)
         return lambda: None
     try:
-        log_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(own_directory(log_path.parent, make=True))
         file = LogFile(log_path, _STDERR)
     except OSError as error:
         raise MountError(

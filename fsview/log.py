@@ -3,7 +3,8 @@
     time=2026-11-23T07:16:04.123Z level=error pid=4711 mount=/mnt/releases text="read of 4096 bytes at 0: …"
 
 To stderr in front; where that is the journal, with a priority instead of time and pid, which the journal has. To a
-file in the background. A log that can't be written (a full disk, a directory that is gone) costs lines, nothing else.
+file in the background. A log that can't be written (a full disk, a directory that is gone, a symlink that somebody put
+there) costs lines, nothing else.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ import logging
 import os
 import re
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
+
+from store.own_files import open_own, own_directory
 
 _STDERR: Final = 2
 _BYTES_MAX: Final = 1 << 20  # and the file before it
@@ -68,7 +72,7 @@ class LogFile(LogStream):
         """Open *path*, and have *descriptor* be it: also what is written there past this goes to the log.
 
         Raises:
-            OSError: it can't be opened.
+            OSError: it can't be opened, or is no plain file of this user's in a directory that is root's or his.
         """
         super().__init__(descriptor)
         self._path = path
@@ -84,22 +88,33 @@ class LogFile(LogStream):
         """Begin a new file if this one is full; only one of the processes that write there may do it."""
         with suppress(OSError):
             if os.fstat(self._descriptor).st_size > _BYTES_MAX:
-                os.replace(self._path, f"{self._path}.1")
+                with self._directory() as directory:
+                    name = self._path.name
+                    os.replace(name, f"{name}.1", src_dir_fd=directory, dst_dir_fd=directory)
                 self._follow()
 
     def _follow(self) -> None:
         """Open the file anew if it is not the one of this name any more."""
         try:
-            there: os.stat_result | None = os.stat(self._path)
+            there: os.stat_result | None = os.lstat(self._path)
         except FileNotFoundError:
             there = None
         if there is None or not os.path.samestat(there, os.fstat(self._descriptor)):
             self._reopen()
 
     def _reopen(self) -> None:
-        opened = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        with self._directory() as directory:
+            opened = open_own(directory, self._path.name, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(opened, self._descriptor)
         os.close(opened)
+
+    @contextmanager
+    def _directory(self) -> Iterator[int]:
+        directory = own_directory(self._path.parent)
+        try:
+            yield directory
+        finally:
+            os.close(directory)
 
 
 def log_to_stderr(point: Path) -> None:

@@ -28,6 +28,7 @@ from xxhash import xxh3_64_digest, xxh3_64_intdigest
 
 from store.errors import AccessError, ConflictError, CorruptionError, FormatError, FsviewError, PrunedError
 from store.length import check_length
+from store.locking import close_to_others, told_when_long
 from store.schema import COUNTED, DATABASES, FIRST_ID, OBJECT_COUNTERS, counter_key, id_key, key_id
 
 Result = TypeVar("Result")
@@ -249,6 +250,8 @@ class Database:
             if not create:
                 _check_files(path, inside)
                 check_length(inside, path)
+            if (inside / "lock.mdb").exists():
+                close_to_others(inside / "lock.mdb")
             env, handles = _environment(path, inside, map_bytes, "create" if create else "read")
             database = cls(env, handles, path, directory)
             database._key, database._is_writable = key, create
@@ -307,7 +310,7 @@ class Database:
             try:
                 # A reader that was killed holds pages for good, and the file grows without bound, until it is cleared.
                 self._env.reader_check()
-                with self._env.begin(write=True, buffers=True) as txn:
+                with self._begin_write() as txn:
                     writing = Writing(txn, self._handles, str(self.path))
                     try:
                         result = body(writing)
@@ -330,8 +333,16 @@ class Database:
         assert not self._readings, "a reading in this process would lose its ground"
         map_bytes = self._env.info()["map_size"]
         self._env.close()
-        self._env, self._handles = _environment(self.path, inside, map_bytes, "write")
+        with told_when_long(self._waiting_text):
+            self._env, self._handles = _environment(self.path, inside, map_bytes, "write")
         self._is_writable = True
+
+    def _begin_write(self) -> lmdb.Transaction[memoryview]:
+        with told_when_long(self._waiting_text):
+            return self._env.begin(write=True, buffers=True)
+
+    def _waiting_text(self) -> str:
+        return f"waiting for another command, which is writing to {self.path}"
 
     def _begin_read(self) -> lmdb.Transaction[memoryview]:
         try:

@@ -13,10 +13,8 @@ A directory is a repository from the moment that fsview.toml is renamed into pla
 
 from __future__ import annotations
 
-import fcntl
 import os
 import stat
-import struct
 import tomllib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -27,7 +25,9 @@ from typing import Final, Self
 from store import entrance
 from store.database import Database, Writing
 from store.errors import AccessError, FormatError, FsviewError, NotFoundError
+from store.locking import LockFile
 from store.objects import Checksum
+from store.own_files import create_anew
 from store.schema import FORMAT_VERSION, KNOWN_INCOMPATIBLE, KNOWN_RO_COMPATIBLE, FormatRecord
 
 SETTINGS_FILE: Final = "fsview.toml"
@@ -185,16 +185,16 @@ class Repository:
         An open-file-description lock, so that it excludes other threads too and ends with the process. Its first byte
         is the lock; the second is the gate to it, which whoever waits for the exclusive lock keeps shut, or new sharers
         would keep it waiting for ever. So nobody may take the lock a second time while holding it.
+
+        Raises:
+            AccessError: the lock file isn't this user's to use, or no plain file.
         """
-        descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            _lock_byte(descriptor, _GATE, fcntl.F_WRLCK)
-            _lock_byte(descriptor, _LOCK, fcntl.F_WRLCK if exclusive else fcntl.F_RDLCK)
+        with LockFile(self.path / "lock") as file:
+            file.take(_GATE, exclusive=True)
+            file.take(_LOCK, exclusive=exclusive)
             if not exclusive:
-                _lock_byte(descriptor, _GATE, fcntl.F_UNLCK)
+                file.release(_GATE)
             yield
-        finally:
-            os.close(descriptor)
 
     def _check_features(self, record: FormatRecord) -> None:
         unknown = (record.ro_compatible & ~KNOWN_RO_COMPATIBLE) | (record.incompatible & ~KNOWN_INCOMPATIBLE)
@@ -203,10 +203,6 @@ class Repository:
                 f"{self.path}: the index has format {record.version} with feature bits {unknown:#x} that this fsview "
                 f"(format {FORMAT_VERSION}) does not know; use a newer fsview"
             )
-
-
-def _lock_byte(descriptor: int, byte: int, kind: int) -> None:
-    fcntl.fcntl(descriptor, fcntl.F_OFD_SETLKW, struct.pack("hhqqi", kind, os.SEEK_SET, byte, 1, 0))
 
 
 def _initialise(writing: Writing) -> None:
@@ -250,8 +246,7 @@ def _close_to_others(path: Path, modes: entrance.Modes) -> None:
 def _write_durably(path: Path, text: str) -> None:
     """Write a small file so that after a power failure it is there whole, or not at all."""
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        os.fchmod(file.fileno(), 0o644)
+    with open(create_anew(temporary, 0o644), "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

@@ -19,6 +19,7 @@ import click
 
 from store.entrance import TRUST_VARIABLE
 from store.errors import FsviewError
+from store.locking import on_waiting
 from tools.parameters import REPO_OPTION, trust_owners
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ def open_missing_streams() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run `fsview ARGUMENTS`; return its exit status, having told what went wrong."""
+    on_waiting(_complain)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

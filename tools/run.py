@@ -145,7 +145,7 @@ def run_in_generation(
     generation = stateroot.current() if number is None else stateroot.generation(number)
     if generation is None:
         raise NotFoundError(f"nothing was deployed to {stateroot.name} yet; see: fsview deploy --help")
-    with using(generation.root):
+    with using(stateroot.sysroot.path, generation.root):
         return sandbox(generation.root, command, conditions, var=stateroot.var)
 
 

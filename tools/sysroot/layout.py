@@ -2,6 +2,7 @@
 
     SYSROOT/fsview.toml                         tools/sysroot/settings.py
     SYSROOT/lock                                tools/sysroot/locking.py
+    SYSROOT/in-use                              tools/sysroot/in_use.py
     SYSROOT/deploy/<stateroot>/
         var/                                    shared by all deployments, never rolled back
         deployments/<commit>.<n>/               a tree; its etc/ merged and the admin's, its var/ an empty directory

@@ -79,7 +79,7 @@ def changing(stateroot: Stateroot, *, no_wait: bool, dry_run: bool = False) -> I
     if dry_run:
         yield
         return
-    with locked(stateroot.sysroot.path, wait=not no_wait, tell=say):
+    with locked(stateroot.sysroot.path, wait=not no_wait):
         yield
 
 

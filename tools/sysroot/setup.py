@@ -116,7 +116,7 @@ def os_init_command(name: str, dry_run: bool, in_json: bool, sysroot: Path | Non
     if dry_run:
         made = found.new_stateroot(name)
     else:
-        with locked(found.path, tell=say):
+        with locked(found.path):
             made = found.make_stateroot(name)
     facts = {"sysroot": os.fspath(found.path), "stateroot": name, "var": os.fspath(made.var), "dry_run": dry_run}
     verb, following = "would be" if dry_run else "is", f"fsview deploy REF --sysroot {found.path}"

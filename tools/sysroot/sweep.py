@@ -28,7 +28,7 @@ def sweep(stateroot: Stateroot) -> set[str]:
     deployments = {generation.deployment for generation in kept}
     for name in os.listdir(stateroot.deployments):
         if name.removesuffix(PRISTINE) not in deployments:
-            _remove_unless_used(stateroot.deployments / name)
+            _remove_unless_used(stateroot, stateroot.deployments / name)
     for generation in kept:
         _sweep_generation(generation, is_current=generation is kept[-1])
     for name in (VAR_NEW, "current" + TEMPORARY):
@@ -37,12 +37,12 @@ def sweep(stateroot: Stateroot) -> set[str]:
     return deployments
 
 
-def _remove_unless_used(path: Path) -> None:
+def _remove_unless_used(stateroot: Stateroot, path: Path) -> None:
     """Remove a deployment, or what belongs to one; where a command runs in it, that is for the next sweep."""
     if path.is_symlink() or not path.is_dir():
         remove(path)
         return
-    with unless_used(path) as is_free:
+    with unless_used(stateroot.sysroot.path, path) as is_free:
         if is_free:
             remove(path)
 
