@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,14 +97,44 @@ def shell_as_nobody(command: Sequence[str | Path]) -> subprocess.CompletedProces
     return subprocess.run([*become, *command], capture_output=True, text=True, errors="replace", timeout=60, cwd="/")
 
 
+def try_as_nobody(act: Callable[[], object]) -> int:
+    """Do something in a child of this process that has become nobody; return the errno that it failed with, or 0."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid == 0:
+        status = 99
+        try:
+            become_nobody()
+            act()
+            status = 0
+        except OSError as error:
+            status = error.errno or 98
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def become_nobody() -> None:
+    """Become nobody for good, in no group of root's."""
+    become(User())
+
+
+def become(user: User) -> None:
+    """Become another user for good."""
+    os.umask(user.umask)
+    os.setgroups(user.groups)
+    os.setresgid(user.gid, user.gid, user.gid)
+    os.setresuid(user.uid, user.uid, user.uid)
+
+
 def _become(user: User, directory: Path) -> None:
     for number, name in ((1, "out"), (2, "err")):
         file = os.open(directory / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         os.dup2(file, number)
     sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
     os.environ["HOME"] = str(directory)
-    os.umask(user.umask)
-    os.setgroups(user.groups)
-    os.setresgid(user.gid, user.gid, user.gid)
-    os.setresuid(user.uid, user.uid, user.uid)
+    become(user)
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)  # as in a program that was started: its /proc is its own

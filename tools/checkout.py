@@ -28,11 +28,12 @@ from store.tree import commit_record, tree_record
 from store.walking.beneath import DIRECTORY
 from store.walking.remove import remove_same_tree
 from tools.filling import Written
-from tools.linking import Link, LinkCounts, Linker
+from tools.linking import Link, LinkCounts, Linker, MayBeLinked
 from tools.materialise import TreeWriter, forget_acls
 from tools.parameters import REVISION, repository_option
 from tools.render import count_text, json_path, print_json, progress, size_text
 
+_WARNING: Final = "{} shared with the repository (hard links): to write to one in place damages it for all commits"
 _ITSELF: Final = b"itself"  # what a file is called in the hidden directory
 
 
@@ -42,12 +43,14 @@ def checkout(
     destination: Path,
     *,
     link: Link = Link.AUTO,
+    may_be_linked: MayBeLinked | None = None,
     user_mode: bool = False,
     advance: Callable[[int], object] = lambda step: None,
     complete: Callable[[Path], object] = lambda hidden: None,
 ) -> tuple[Written, LinkCounts]:
     """Write what is at *place* to *destination*; with *user_mode* without owners, xattrs, setuid and setgid.
 
+    Hard links are made only if *link* asks for them, or where *may_be_linked* says so, by the path in the commit.
     *complete* is called with a path of a directory that is written, before it gets its name.
 
     Raises:
@@ -58,7 +61,7 @@ def checkout(
     destination = Path(os.path.abspath(destination))  # not resolve(): a symlink there is something already
     _refuse_taken(destination, place.entry.is_directory)
     with repository.lock(), _hidden_directory(destination) as hidden:
-        linker = Linker(repository, link, hidden.itself)
+        linker = Linker(repository, link, hidden.itself, may_be_linked=may_be_linked)
         writer = TreeWriter(repository, linker, user_mode, destination, advance)
         if place.entry.is_directory:
             check_room(repository, place, hidden.itself, destination)
@@ -183,12 +186,14 @@ Examples:
   fsview checkout debian/12/amd64/base /srv/debian-12
   fsview checkout debian/12^:/etc etc.old            a directory of the commit before
   fsview checkout debian/12:/bin/bash ./bash         one file
-  fsview checkout --link=copy app/main work          a tree that is to be edited in place
+  fsview checkout -H app/main /srv/app               without a copy of what is large; not to be edited in place
 
 \b
-A hard link is the repository's own file: writing to it in place damages the repository, which fsck finds. Use
---link=copy for a tree that is to be edited. Empty files and what is in etc/ or var/ are never hard links. A checkout
-that was killed leaves a directory .DEST.fsview-XXXXXX: remove it.
+The checkout shares no file with the repository: contents come as reflinks, where the file system has such, else they
+are copied. With -H larger files are hard links of the repository's own: to write to one in place damages it for all
+commits, which fsck finds. Never hard links are empty files, what is in etc/ or var/, what others than root and you can
+write to, and what is setuid, setgid or has capabilities. A checkout that was killed leaves a directory
+.DEST.fsview-XXXXXX: remove it.
 """
 
 
@@ -196,14 +201,18 @@ that was killed leaves a directory .DEST.fsview-XXXXXX: remove it.
 @click.argument("revision", type=REVISION)
 @click.argument("destination", metavar="DEST", type=click.Path(path_type=Path))
 @click.option("--link", type=click.Choice([link.value for link in Link]), default=Link.AUTO.value, show_default=True,
-              help="How contents get there; auto: reflink, else hard link, else copy.")  # fmt: skip
+              help="How contents get there; auto: reflink, else copy.")  # fmt: skip
+@click.option("-H", "--hardlink", is_flag=True, help="The same as --link=hardlink: share files with the repository.")
 @click.option("-U", "--user-mode", is_flag=True, help="Leave out owners, xattrs, setuid and setgid; not root: always.")
 @click.option("--json", "in_json", is_flag=True, help="A JSON object that tells what was written.")
 @repository_option
 def checkout_command(
-    repository: Repository, revision: str, destination: Path, link: str, user_mode: bool, in_json: bool
+    repository: Repository, revision: str, destination: Path, link: str, hardlink: bool, user_mode: bool, in_json: bool
 ) -> None:
     """Write the commit REVISION, or what is at REVISION:/PATH, to DEST, which must be new or an empty directory."""
+    if hardlink and link not in (Link.AUTO, Link.HARDLINK):
+        raise click.UsageError(f"-H and --link={link} ask for different things")
+    wanted = Link.HARDLINK if hardlink else Link(link)
     with repository.database.reading() as reading:
         place = find_place(reading, revision, now_s=int(time.time()))
         entries, commit = _entries(reading, place), commit_record(reading, place.commit).checksum
@@ -212,8 +221,10 @@ def checkout_command(
         user_mode = True
     with progress("checking out", entries, "entries") as advance:
         done, links = checkout(
-            repository, place, destination, link=Link(link), user_mode=user_mode, advance=advance
+            repository, place, destination, link=wanted, user_mode=user_mode, advance=advance
         )  # fmt: skip
+    if links.hardlinked:
+        click.echo(f"fsview: {_WARNING.format(count_text(links.hardlinked, 'file'))}", err=True)
     if in_json:
         names = {"commit": commit.hex(), "path": json_path(place.path or b"/"), "destination": str(destination)}
         print_json(names | {"user_mode": user_mode} | asdict(done) | asdict(links))

@@ -13,10 +13,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-from store.content import CHUNK_BYTES, file_header, file_record, open_content
+from store.content import chunks, file_header, file_record
 from store.database import Reading
 from store.errors import CorruptionError, FsviewError
 from store.listing import Entry, Listing
@@ -130,9 +131,10 @@ class Filler:
         self, reading: Reading, here: int, name: bytes, path: bytes, entry: Entry, record: FileRecord,
         attributes: Attributes,
     ) -> None:  # fmt: skip
-        if self._linker.link_beside(self._beside, entry, record.storage, path, attributes, here):
-            return
         if self._linker.hardlink(record, path, attributes, name, here):
+            return
+        same = partial(self._is_same, reading, FileId(entry.id))
+        if self._linker.link_beside(self._beside, entry, record.storage, path, attributes, here, same):
             return
         target = os.open(name, _NEW_FILE, 0o600, dir_fd=here)
         try:
@@ -143,25 +145,33 @@ class Filler:
         finally:
             os.close(target)
 
+    def _is_same(self, reading: Reading, file_id: FileId, other: int) -> bool:
+        """Whether another file has the contents of a file object; whoever may have changed them can set the mtime."""
+        offset = 0
+        for data in chunks(self._repository, reading, file_id):
+            if os.pread(other, len(data), offset) != data:
+                return False
+            offset += len(data)
+        return True
+
     def _copy(self, reading: Reading, file_id: FileId, target: int) -> None:
-        content = open_content(self._repository, reading, file_id)
-        try:
-            offset = 0
-            while data := content.read(offset, CHUNK_BYTES):
-                offset += len(data)
-                view = memoryview(data)
-                while view:
-                    view = view[os.write(target, view) :]
-        finally:
-            content.close()
+        for data in chunks(self._repository, reading, file_id):
+            view = memoryview(data)
+            while view:
+                view = view[os.write(target, view) :]
 
     def _symlink(self, here: int, name: bytes, path: bytes, entry: Entry, record: FileRecord) -> None:
         header = file_header(record)
         attributes = self._attributes(entry, header.xattrs)
         self.done.symlinks += 1
-        if self._linker.link_beside(self._beside, entry, record.storage, path, attributes, here):
+        target = header.symlink_target
+
+        def same(other: int) -> bool:
+            return os.readlink(b"", dir_fd=other) == target
+
+        if self._linker.link_beside(self._beside, entry, record.storage, path, attributes, here, same):
             return
-        os.symlink(header.symlink_target, name, dir_fd=here)
+        os.symlink(target, name, dir_fd=here)
         if attributes.owner is not None:
             os.chown(name, *attributes.owner, dir_fd=here, follow_symlinks=False)
         for key, value in attributes.xattrs:

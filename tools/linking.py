@@ -1,13 +1,17 @@
-"""How the contents of a file get into a checkout: as a reflink, as a hard link of the loose object, or as a copy.
+"""How the contents of a file get into a checkout: as a reflink, as a hard link, or as a copy.
 
     reflink     shares the blocks until one side is written; file systems such as btrfs and XFS have it
-    neighbour   a hard link of the same file in a tree that was written before (tools/neighbours.py)
-    hardlink    is the store's own file: never for empty files, nor for etc/ and var/ of a commit, which are written to;
-                only where owner, mode, mtime, size and xattrs of the loose file are those that the checkout has to have
+    hardlink    is the store's own file: only where size, owner, mode, mtime and xattrs of the loose file are those that
+                the checkout has to have, and the same as in the commit; never for empty files
+    neighbour   a hard link of the same file in a tree that was written before (tools/neighbours.py), its bytes compared
     copy        every block checked against its XXH3
 
-A link is made without reading, so a loose file whose size or mtime is not the record's (somebody wrote through a hard
-link) is copied, and the check of its blocks says what is wrong with it.
+A hard link is the same file in the repository, in deployments and checkouts: who can write to one writes to all, and
+can set the mtime back. So only what nobody but root and this user can write is linked (tools/safe_links.py), a checkout
+links only what is asked for, and a deployment only below /usr, where programs are; all else is a copy.
+
+A link of a loose file is made without reading. So one whose size or mtime is not the record's (somebody wrote through
+a hard link) is copied, and the check of its blocks says what is wrong with it.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, fields
 from enum import StrEnum
-from functools import partial
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from store.errors import FsviewError
@@ -30,12 +34,15 @@ from store.repository import Repository
 from store.schema import FileRecord, Storage
 from tools.neighbours import NeighbourDirectory
 from tools.recipe import read_xattrs
+from tools.safe_links import is_closed, is_closed_directory, is_written_to, link_opened, may_link
 
 FICLONE: Final = 0x40049409  # linux/fs.h: _IOW(0x94, 9, int)
-_WRITTEN_TO: Final = (b"/etc/", b"/var/")
 _NEVER_HERE: Final = (errno.EXDEV, errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOSYS)
-_NOT_THIS_ONE: Final = (errno.EPERM, errno.EMLINK, errno.EINVAL, errno.EACCES, errno.ETXTBSY)
+_NOT_THIS_ONE: Final = (errno.EPERM, errno.EMLINK, errno.EINVAL, errno.EACCES, errno.ETXTBSY, errno.ENOENT)
+_LOOK: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _PROBE: Final = bytes(4096)
+
+MayBeLinked = Callable[[bytes], bool]  # (path in the commit): whether a hard link may be there at all
 
 
 class Link(StrEnum):
@@ -70,18 +77,34 @@ class LinkCounts:
             setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
 
 
+def in_a_checkout(path: bytes) -> bool:
+    """Where a checkout may have hard links, if they are asked for: not where even programs of the system write."""
+    return not path.startswith((b"/etc/", b"/var/"))
+
+
+def in_a_deployment(path: bytes) -> bool:
+    """Where a deployment may have hard links: what the system's packages bring, and nobody edits."""
+    return path.startswith(b"/usr/") and not path.startswith(b"/usr/local/")
+
+
 class Linker:
     """Decides for each file, and remembers what this file system can't do."""
 
-    def __init__(self, repository: Repository, wanted: Link, directory: int) -> None:
+    def __init__(
+        self, repository: Repository, wanted: Link, directory: int, *, may_be_linked: MayBeLinked | None = None
+    ) -> None:
         """*directory* is a descriptor of an empty directory in the file system of the checkout.
+
+        *may_be_linked* says where hard links may be; without it there are such only if they are wanted.
 
         Raises:
             FsviewError: what is wanted is impossible there.
         """
         self._repository = repository
         self._reflink = wanted in (Link.AUTO, Link.REFLINK) and can_reflink(directory)
-        self._hardlink = wanted in (Link.AUTO, Link.HARDLINK)
+        self._may_be_linked = may_be_linked or (in_a_checkout if wanted == Link.HARDLINK else None)
+        self._hardlink = self._may_be_linked is not None and is_closed_directory(repository.path, "objects")
+        self._closed: dict[Path, bool] = {}  # directories of loose files
         self._demand = wanted
         self.counts = LinkCounts()
         if wanted == Link.REFLINK and not self._reflink:
@@ -90,46 +113,58 @@ class Linker:
             raise FsviewError(_impossible("hard links", "a group shares the repository"))
         if wanted == Link.HARDLINK and not self._is_same_file_system(directory):
             raise FsviewError(_impossible("hard links", "the repository is in another file system"))
+        if wanted == Link.HARDLINK and not self._hardlink:
+            raise FsviewError(_impossible("hard links", "others than root and this user can write to the repository"))
 
     def over(self, repository: Repository) -> Linker:
         """Return the like for another process, which has opened the repository for itself; it counts for itself."""
         like = copy(self)
-        like._repository, like.counts = repository, LinkCounts()
+        like._repository, like.counts, like._closed = repository, LinkCounts(), {}
         return like
 
     def hardlink(self, record: FileRecord, path: bytes, attributes: Attributes, name: bytes, directory: int) -> bool:
         """Make *name* a hard link of a loose object where that is wanted, allowed and possible; *path* as committed."""
-        if self._repository.settings.is_shared:  # who else commits there is nobody whose files a tree may have
-            return False
-        if self._reflink or not self._hardlink or record.storage != Storage.LOOSE or path.startswith(_WRITTEN_TO):
+        if not self._hardlink or record.storage != Storage.LOOSE:
             return False
         loose = self._repository.loose_path(record.checksum)
-        if not _has(os.fspath(loose), record, attributes):
+        if not self._is_wanted(path, stat.S_IFREG, attributes, record.storage) or not self._is_closed(loose.parent):
             return False
-        linked = self._attempt(
-            Link.HARDLINK, lambda: os.link(loose, name, dst_dir_fd=directory, follow_symlinks=False)
-        )  # fmt: skip
+        try:
+            file = os.open(loose, _LOOK)
+        except OSError:
+            return False  # the copy will tell
+        try:
+            linked = _has(file, record, attributes) and self._attempt(
+                Link.HARDLINK, lambda: link_opened(file, name, directory)
+            )
+        finally:
+            os.close(file)
         self.counts.hardlinked += linked
         return linked
 
     def link_beside(
         self, neighbours: Sequence[NeighbourDirectory], entry: Entry, storage: Storage, path: bytes,
-        attributes: Attributes,  directory: int,
+        attributes: Attributes, directory: int, is_same: Callable[[int], bool],
     ) -> bool:  # fmt: skip
         """Make a hard link of a neighbour's file or symlink where that is wanted, allowed and possible.
 
-        *path* as committed. Symlinks aren't counted.
+        *path* as committed; *is_same* says whether an open file has the contents. Symlinks aren't counted.
         """
-        if not neighbours or not self._hardlink or not entry.size or path.startswith(_WRITTEN_TO):
-            return False
-        if self._reflink and storage == Storage.LOOSE:
+        if not neighbours or not entry.size or not self._is_wanted(path, entry.mode, attributes, storage):
             return False
         owner = attributes.owner or (os.geteuid(), os.getegid())
         for neighbour in neighbours:
-            if neighbour.has(entry, owner, attributes.mode, attributes.mtime_ns, attributes.xattrs):
-                linked = self._attempt(Link.HARDLINK, partial(neighbour.link, entry.name, directory))
-                self.counts.hardlinked += linked and not stat.S_ISLNK(entry.mode)
-                return linked
+            try:
+                linked = neighbour.link(
+                    entry, owner, attributes.mode, attributes.mtime_ns, attributes.xattrs, is_same, directory
+                )  # fmt: skip
+            except OSError as error:
+                if error.errno not in (*_NEVER_HERE, *_NOT_THIS_ONE):
+                    raise
+                continue
+            if linked:
+                self.counts.hardlinked += not stat.S_ISLNK(entry.mode)
+                return True
         return False
 
     def reflink(self, record: FileRecord, target: int) -> bool:
@@ -137,7 +172,7 @@ class Linker:
         if not self._reflink or record.storage != Storage.LOOSE:
             return False
         try:
-            source = os.open(self._repository.loose_path(record.checksum), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            source = os.open(self._repository.loose_path(record.checksum), _LOOK)
         except OSError:
             return False  # the copy will tell
         try:
@@ -148,6 +183,18 @@ class Linker:
             os.close(source)
         self.counts.reflinked += cloned
         return cloned
+
+    def _is_wanted(self, path: bytes, mode: int, attributes: Attributes, storage: Storage) -> bool:
+        """Whether a hard link may be at *path*, and is what one would want there."""
+        if self._may_be_linked is None or (self._reflink and storage == Storage.LOOSE):
+            return False
+        return self._may_be_linked(path) and may_link(stat.S_IFMT(mode) | attributes.mode, attributes.xattrs)
+
+    def _is_closed(self, directory: Path) -> bool:
+        """Whether nobody else could have put another file of root's into a directory of loose files."""
+        if directory not in self._closed:
+            self._closed[directory] = is_closed_directory(directory)
+        return self._closed[directory]
 
     def _attempt(self, kind: Link, link: Callable[[], object]) -> bool:
         try:
@@ -188,24 +235,19 @@ def can_reflink(directory: int) -> bool:
     return True
 
 
-def _has(loose: str, record: FileRecord, attributes: Attributes) -> bool:
-    """Whether a loose file is what the checkout has to have, but for its name."""
-    try:
-        file = os.open(loose, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        status = os.fstat(file)
-        owner = attributes.owner or (os.geteuid(), os.getegid())
-        return (
-            _is_untouched(status, record)
-            and status.st_mtime_ns == attributes.mtime_ns
-            and (status.st_uid, status.st_gid) == owner
-            and stat.S_IMODE(status.st_mode) == attributes.mode
-            and read_xattrs(file) == attributes.xattrs
-        )
-    finally:
-        os.close(file)
+def _has(file: int, record: FileRecord, attributes: Attributes) -> bool:
+    """Whether an open loose file is what the checkout has to have, but for its name, and nobody else can write it."""
+    status = os.fstat(file)
+    owner = attributes.owner or (os.geteuid(), os.getegid())
+    return (
+        _is_untouched(status, record)
+        and status.st_mtime_ns == attributes.mtime_ns
+        and (status.st_uid, status.st_gid) == owner
+        and stat.S_IMODE(status.st_mode) == attributes.mode
+        and is_closed(status)
+        and read_xattrs(file) == attributes.xattrs
+        and not is_written_to(file)
+    )
 
 
 def _is_untouched(status: os.stat_result, record: FileRecord) -> bool:

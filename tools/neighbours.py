@@ -1,16 +1,16 @@
 """Trees that were written from commits of the same repository, and stand in the same file system.
 
-A file or symlink that has the same place and the same file object in a neighbour can be linked by its name there: also
-small contents, which are no files of the repository. It must still look as it was written (owner, mode, size, mtime,
-xattrs); what somebody wrote through a link and then set the mtime back is not noticed here, but by a verifying
-deployment.
+A file or symlink that has the same place and the same file object in a neighbour can be linked: also small contents,
+which are no files of the repository. It must still look as it was written (owner, mode, size, mtime, xattrs), and have
+the same bytes, as somebody may have written to it who could set the mtime back. What was looked at, and is open, is
+what gets linked, whatever has its name by then.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
@@ -21,8 +21,11 @@ from store.objects import Xattrs
 from store.schema import TreeId
 from store.tree import load_listing
 from tools.recipe import read_xattrs
+from tools.safe_links import is_closed, is_written_to, link_opened
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_SYMLINK: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class NeighbourDirectory:
@@ -33,26 +36,52 @@ class NeighbourDirectory:
         self._directory, self._listing = directory, listing
         self._prefix = f"/proc/self/fd/{directory}/".encode()
 
-    def has(self, entry: Entry, owner: tuple[int, int], mode: int, mtime_ns: int, xattrs: Xattrs) -> bool:
-        """Whether the file object of *entry* is here under its name, and looks as it has to."""
+    def link(
+        self, entry: Entry, owner: tuple[int, int], mode: int, mtime_ns: int, xattrs: Xattrs,
+        is_same: Callable[[int], bool], directory: int,
+    ) -> bool:  # fmt: skip
+        """Make the file object of *entry* in *directory* a link of the one here, if that is here and as it has to be.
+
+        *is_same* says whether an open file, or an open symlink, has the right contents.
+
+        Raises:
+            OSError: it can't be linked.
+        """
         if self._listing is not None:
             other = self._listing.find(entry.name)
             if other is None or other.id != entry.id or other.is_directory:
                 return False
         try:
-            status = os.stat(entry.name, dir_fd=self._directory, follow_symlinks=False)
+            file = os.open(entry.name, _SYMLINK if stat.S_ISLNK(entry.mode) else _FILE, dir_fd=self._directory)
+        except OSError:
+            return False
+        try:
+            if not self._fits(file, entry, (owner, mode, mtime_ns, xattrs), is_same):
+                return False
+            link_opened(file, entry.name, directory)
+            return True
+        finally:
+            os.close(file)
+
+    def _fits(
+        self, file: int, entry: Entry, wanted: tuple[tuple[int, int], int, int, Xattrs], is_same: Callable[[int], bool]
+    ) -> bool:
+        """Whether an open file is as it has to be; the bytes are read when nobody can change them any more."""
+        owner, mode, mtime_ns, xattrs = wanted
+        is_symlink = stat.S_ISLNK(entry.mode)
+        try:
+            status = os.fstat(file)
             return (
                 (status.st_size, status.st_mtime_ns) == (entry.size, mtime_ns)
                 and status.st_mode == stat.S_IFMT(entry.mode) | mode
                 and (status.st_uid, status.st_gid) == owner
-                and read_xattrs(self._prefix + entry.name) == xattrs
+                and is_closed(status)
+                and read_xattrs(self._prefix + entry.name if is_symlink else file) == xattrs  # there is no other way
+                and (is_symlink or not is_written_to(file))
+                and is_same(file)
             )
         except OSError:
             return False
-
-    def link(self, name: bytes, directory: int) -> None:
-        """Make *name* in *directory* a hard link of the file that is called so here."""
-        os.link(name, name, src_dir_fd=self._directory, dst_dir_fd=directory, follow_symlinks=False)
 
 
 class Neighbour:

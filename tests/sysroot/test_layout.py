@@ -161,7 +161,7 @@ def test_a_current_that_fsview_did_not_make_is_named(stateroot: Stateroot, targe
         stateroot.current()
 
 
-def test_one_command_at_a_time(sysroot: Sysroot) -> None:
+def test_one_command_at_a_time(sysroot: Sysroot, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     waits, done = threading.Event(), threading.Event()
 
@@ -170,8 +170,11 @@ def test_one_command_at_a_time(sysroot: Sysroot) -> None:
         waits.set()
 
     def second() -> None:
-        with locked(sysroot.path, tell=tell):
+        with locked(sysroot.path):
             done.set()
+
+    monkeypatch.setattr("store.locking._tell", tell)
+    monkeypatch.setattr("store.locking.PATIENCE_S", 0)
 
     with locked(sysroot.path):
         with pytest.raises(ConflictError, match=f"process {os.getpid()} "), locked(sysroot.path, wait=False):

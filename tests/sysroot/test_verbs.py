@@ -74,12 +74,12 @@ def _can_reflink(path: Path) -> bool:
         os.close(descriptor)
 
 
-def test_of_pristine_copies_of_etc_there_is_one(two: Machine) -> None:
+def test_each_deployment_has_a_pristine_copy_of_etc_of_its_own(two: Machine) -> None:
     first = two.root.resolve()
     two.run("deploy", "os/b")
     second = two.root.resolve()
     (one, other) = (path.with_name(path.name + ".etc-pristine") for path in (first, second))
-    assert (one / "hosts").samefile(other / "hosts") and not (one / "version").samefile(other / "version")
+    assert not (one / "hosts").samefile(other / "hosts")
     (second / "etc/hosts").write_bytes(b"edited")
     assert (one / "hosts").read_bytes() == b"127.0.0.1 localhost\n"
     assert two.run("etc-diff").stdout == "M    hosts\n"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Self
@@ -22,10 +22,10 @@ from tools.sysroot.merging import EtcMerger
 from tools.sysroot.origin import Origin
 from tools.sysroot.package_summary import package_summary
 from tools.sysroot.proof import ContentCheck
-from tools.sysroot.shape import Shape, shape_of
+from tools.sysroot.shape import Shape
 from tools.sysroot.sweep import remove, sweep
 from tools.sysroot.target import Target
-from tools.sysroot.trees import Beside, Built, TreeBuilder
+from tools.sysroot.trees import Built, TreeBuilder
 from tools.sysroot.var import is_empty, seed
 
 
@@ -96,12 +96,12 @@ class Building:
         except CorruptionError as error:
             for path in (built.root, built.pristine):
                 remove(path)
-            built = self._builder(Beside(), lambda step: None).build(self._target.place, self._shape, self.name)
+            built = self._builder((), lambda step: None).build(self._target.place, self._shape, self.name)
             check.check(built)
             self._notes.append(f"nothing was linked with an earlier deployment, which was changed: {error.where}")
         return built
 
-    def _builder(self, beside: Beside, advance: Callable[[int], object]) -> TreeBuilder:
+    def _builder(self, beside: Sequence[Neighbour], advance: Callable[[int], object]) -> TreeBuilder:
         return TreeBuilder(
             self._stateroot, self._repository, user_mode=self._options.user_mode, beside=beside, advance=advance
         )  # fmt: skip
@@ -120,25 +120,20 @@ class Building:
         except AccessError as error:
             self._notes.append(f"no ref keeps the commit from 'fsview prune': {error}")
 
-    def _beside(self) -> Beside:
+    def _beside(self) -> list[Neighbour]:
         """Return the current deployment, and before it one of the same commit if there is such."""
         found: dict[str, Generation] = {}
         generations = self._stateroot.generations()
         same = [one for one in generations if one.origin.commit == self._target.checksum]
         for generation in same[-1:] + generations[-1:]:
             found[generation.deployment] = generation
-        trees, pristine = [], []
+        trees = []
         with self._repository.database.reading() as reading:
             for generation in found.values():
                 number = commit_number(reading, checksum_from_hex(generation.origin.commit))
-                if number is None:
-                    continue
-                root = root_entry(reading, commit_record(reading, number))
-                trees.append(Neighbour(generation.root, root))
-                etc = shape_of(reading, root).etc
-                if etc is not None:
-                    pristine.append(Neighbour(generation.pristine_etc, etc))
-        return Beside(trees, pristine)
+                if number is not None:
+                    trees.append(Neighbour(generation.root, root_entry(reading, commit_record(reading, number))))
+        return trees
 
     def _content_check(self) -> ContentCheck | None:
         if not self._stateroot.sysroot.policy.is_certified:
@@ -153,7 +148,7 @@ class Building:
         if not is_empty(var):
             self._notes.append("what the commit has in /var is ignored: the stateroot has a /var of its own")
             return
-        new = self._builder(Beside(), lambda step: None).build_var(self._shape.var)
+        new = self._builder((), lambda step: None).build_var(self._shape.var)
         if check is not None:
             check.check_var(new)
         if not seed(var, new):

@@ -16,7 +16,7 @@ from store.errors import FsviewError
 from store.repository import Repository
 from tools.checkout import checkout
 from tools.filling import Written
-from tools.linking import LinkCounts
+from tools.linking import LinkCounts, in_a_deployment
 from tools.parameters import find_repository
 from tools.sysroot.layout import Sysroot
 from tools.sysroot.policy import check_policy
@@ -98,6 +98,7 @@ def deploy_once(
                 check.check_etc(hidden / "etc")
 
     written, links = checkout(
-        repository, target.place, destination, user_mode=user_mode, advance=advance, complete=complete
+        repository, target.place, destination, may_be_linked=in_a_deployment, user_mode=user_mode, advance=advance,
+        complete=complete,
     )  # fmt: skip
     return OneOff(target, destination, written, links)

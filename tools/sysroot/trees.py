@@ -20,7 +20,7 @@ from store.revisions import Place
 from store.walking.beneath import DIRECTORY
 from tools.checkout import check_room
 from tools.filling import Written
-from tools.linking import Link, LinkCounts, Linker
+from tools.linking import Link, LinkCounts, Linker, in_a_deployment
 from tools.materialise import TreeWriter, forget_acls
 from tools.neighbours import Neighbour
 from tools.sysroot.layout import PRISTINE, TEMPORARY, Stateroot
@@ -41,26 +41,8 @@ class Built:
     links: LinkCounts
 
 
-@dataclass(frozen=True, slots=True)
-class Beside:
-    """Other deployments, and their pristine etc, whose files can be linked."""
-
-    trees: Sequence[Neighbour] = ()
-    pristine: Sequence[Neighbour] = ()
-
-
-def write_etc(
-    repository: Repository,
-    target: Path,
-    etc: Entry | None,
-    *,
-    user_mode: bool,
-    beside: Sequence[Neighbour] | None = None,
-) -> None:
-    """Write a commit's etc to the new directory *target*: empty, if it has none.
-
-    It is somebody's to write to, so all of it is copied, unless *beside* says with which of its like it may be linked.
-    """
+def write_etc(repository: Repository, target: Path, etc: Entry | None, *, user_mode: bool) -> None:
+    """Write a commit's etc to the new directory *target*: empty, if it has none. It shares no file with another."""
     target.mkdir()
     target.chmod(0o755)  # whatever the umask, also below
     if etc is None:
@@ -69,8 +51,7 @@ def write_etc(
     try:
         forget_acls(descriptor)
         linker = Linker(repository, Link.AUTO, descriptor)
-        writer = TreeWriter(repository, linker, user_mode, target, lambda step: None, neighbours=beside or ())
-        writer.directory(descriptor, ETC if beside is None else b"", etc)
+        TreeWriter(repository, linker, user_mode, target, lambda step: None).directory(descriptor, ETC, etc)
     finally:
         os.close(descriptor)
 
@@ -93,11 +74,11 @@ class TreeBuilder:
     """Writes deployments of a stateroot."""
 
     def __init__(
-        self, stateroot: Stateroot, repository: Repository, *, user_mode: bool, link: Link = Link.AUTO,
-        beside: Beside = Beside(), advance: Callable[[int], object] = lambda step: None,
+        self, stateroot: Stateroot, repository: Repository, *, user_mode: bool,
+        beside: Sequence[Neighbour] = (), advance: Callable[[int], object] = lambda step: None,
     ) -> None:  # fmt: skip
-        """Without owners and xattrs in *user_mode*."""
-        self._stateroot, self._repository, self._user_mode, self._link = stateroot, repository, user_mode, link
+        """Without owners and xattrs in *user_mode*; *beside* are other deployments, whose files can be linked."""
+        self._stateroot, self._repository, self._user_mode = stateroot, repository, user_mode
         self._beside, self._advance = beside, advance
 
     def build(self, place: Place, shape: Shape, name: str) -> Built:
@@ -111,7 +92,7 @@ class TreeBuilder:
             if not os.path.lexists(root / "var"):
                 (root / "var").mkdir()
                 (root / "var").chmod(0o755)
-        write_etc(self._repository, pristine, shape.etc, user_mode=self._user_mode, beside=self._beside.pristine)
+        write_etc(self._repository, pristine, shape.etc, user_mode=self._user_mode)
         return Built(root, pristine, written, links)
 
     def build_var(self, var: Entry) -> Path:
@@ -127,11 +108,11 @@ class TreeBuilder:
             forget_acls(descriptor)
             if place is not None:
                 check_room(self._repository, place, descriptor, target)
-            linker = Linker(self._repository, self._link, descriptor)
+            linker = Linker(self._repository, Link.AUTO, descriptor, may_be_linked=in_a_deployment)
             hollow = () if path else (VAR,)
             writer = TreeWriter(
                 self._repository, linker, self._user_mode, target, self._advance,
-                hollow=hollow, neighbours=() if path else self._beside.trees,
+                hollow=hollow, neighbours=() if path else self._beside,
             )  # fmt: skip
             writer.directory(descriptor, path, entry)
         finally:
