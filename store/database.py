@@ -387,7 +387,10 @@ def _environment(
     except lmdb.Error as error:
         raise _translated(error, path) from error
     try:
-        return env, {name: env.open_db(name, create=create) for name in DATABASES}
+        if purpose == "read":
+            return env, {name: env.open_db(name, create=False) for name in DATABASES}
+        with env.begin(write=True) as txn:  # open_db's own would stop all threads of this process while it waits
+            return env, {name: env.open_db(name, txn, create=create) for name in DATABASES}
     except lmdb.Error as error:
         env.close()
         raise _translated(error, path) from error

@@ -346,9 +346,10 @@ def test_a_policy_that_forbids_all_or_nothing_is_not_made(
 
 
 def test_what_was_changed_in_a_deployment_is_not_linked_into_the_next(strict: Machine) -> None:
+    """It is the file's bytes that tell, and only that file is written anew."""
     _flip_on_disk(strict.root / "usr/bin/same")  # of the index, so the repository is whole
-    said = strict.json("deploy", "os/b")
-    assert ["nothing was linked with an earlier deployment" in note for note in said["notes"]].count(True) == 1
+    strict.run("deploy", "os/b")
+    assert (strict.root / "usr/lib/link").lstat().st_nlink == 2
     assert (strict.root / "usr/bin/same").read_bytes() == b"same\n"
     assert (strict.stateroot / "generations/1/root/usr/bin/same").read_bytes() != b"same\n"
 

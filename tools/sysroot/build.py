@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Self
 
-from store.errors import AccessError, CorruptionError
+from store.errors import AccessError
 from store.listing import Entry
 from store.objects import checksum_from_hex
 from store.repository import Repository
@@ -23,7 +23,7 @@ from tools.sysroot.origin import Origin
 from tools.sysroot.package_summary import package_summary
 from tools.sysroot.proof import ContentCheck
 from tools.sysroot.shape import Shape
-from tools.sysroot.sweep import remove, sweep
+from tools.sysroot.sweep import sweep
 from tools.sysroot.target import Target
 from tools.sysroot.trees import Built, TreeBuilder
 from tools.sysroot.var import is_empty, seed
@@ -87,18 +87,10 @@ class Building:
         return Outcome(generation, self._current, self._built.written, self._built.links, merge, lower, self._notes)
 
     def _write(self, check: ContentCheck | None, advance: Callable[[int], object]) -> Built:
-        """Write the tree, and prove it if *check* is given: without links, if what it was linked with is damaged."""
+        """Write the tree, and prove it if *check* is given."""
         built = self._builder(self._beside(), advance).build(self._target.place, self._shape, self.name)
-        if check is None:
-            return built
-        try:
+        if check is not None:
             check.check(built)
-        except CorruptionError as error:
-            for path in (built.root, built.pristine):
-                remove(path)
-            built = self._builder((), lambda step: None).build(self._target.place, self._shape, self.name)
-            check.check(built)
-            self._notes.append(f"nothing was linked with an earlier deployment, which was changed: {error.where}")
         return built
 
     def _builder(self, beside: Sequence[Neighbour], advance: Callable[[int], object]) -> TreeBuilder:
