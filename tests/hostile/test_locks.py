@@ -224,14 +224,18 @@ def test_several_who_share_a_lock_and_what_they_forked(tmp_path: Path) -> None:
 
 def test_who_can_not_be_seen_is_somebody(nobodys: Path) -> None:
     """A user who waits for root may not look into root's processes."""
-    with LockFile(nobodys / "lock") as file:
-        file.take(0, exclusive=True)
+    hold = (
+        "import sys; from pathlib import Path; from store.locking import LockFile\n"
+        "with LockFile(Path(sys.argv[1])) as file:\n"
+        "    file.take(0, exclusive=True); print('held', flush=True); sys.stdin.read()"
+    )
 
-        def look() -> None:
-            with LockFile(nobodys / "lock") as other:
-                assert not other.try_to_take(0, exclusive=True)
-                assert other.holder(0, exclusive=True) == "another process"
+    def look() -> None:
+        with LockFile(nobodys / "lock") as other:
+            assert not other.try_to_take(0, exclusive=True)
+            assert other.holder(0, exclusive=True) == "another process"
 
+    with _holding(hold, nobodys / "lock"):
         assert try_as_nobody(look) == 0
 
 
