@@ -255,7 +255,7 @@ def _reflinks(path: Path) -> Diagnosis:
         return Diagnosis(State.HINT, "reflinks", f"they can't be tried: {error.strerror}", f"ls -ld {path / 'tmp'}")
     if works:
         return Diagnosis(State.FINE, "reflinks", "checkouts share blocks with the repository")
-    text = "this file system has none: checkouts use hard links or copies"
+    text = "this file system has none: checkouts are copies, deployments hard links and copies"
     return Diagnosis(State.HINT, "reflinks", text, "keep the repository on btrfs or XFS (mkfs.xfs -m reflink=1)")
 
 

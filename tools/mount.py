@@ -55,7 +55,8 @@ fast as a plain directory, from the same page cache. Given up for that: no such 
 'fsview fsck'), and equal files of two commits no longer show the same inode number. It takes root and Linux 6.6.
 
 The server logs to $XDG_STATE_HOME/fsview/, ~/.local/state/fsview/ if that is not set: one file for each mount point,
-named after it. With -f it logs to stderr. Started by systemd it logs to the journal.
+named after it. With -f it logs to stderr. Started by systemd it logs to the journal. A log file, or a directory on the
+way to it, that belongs to another user is refused: with sudo, set XDG_STATE_HOME, or use 'sudo -i'.
 """
 
 UMOUNT_EXAMPLES = """\b

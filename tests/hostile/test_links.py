@@ -26,6 +26,7 @@ from tests.sysroot.rig import LARGE, Machine
 from tests.trees import Directory, File, Spec, Symlink
 from tools import neighbours
 from tools.linking import can_reflink
+from tools.recipe import read_xattrs
 
 SMALL = b"small and harmless\n"
 OTHER = random.Random(7).randbytes(len(LARGE))
@@ -191,7 +192,7 @@ def test_what_was_looked_at_is_what_is_linked(machine: Machine, monkeypatch: pyt
     machine.commit("os/a", {"usr": {"theirs": Directory({"file": SMALL, "next": b"next"}, owner=(NOBODY, NOBODY))}})
     machine.run("deploy", "os/a")
     theirs = machine.root.resolve() / "usr/theirs"
-    look = neighbours.read_xattrs
+    look = read_xattrs
 
     def exchange(file: int | bytes) -> object:
         found = look(file)

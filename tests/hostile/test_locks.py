@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -58,11 +59,11 @@ def _locks(machine: Machine) -> list[Path]:
 def test_no_lock_is_open_to_others(opened: Machine) -> None:
     """Old ones are narrowed by the next command of their owner."""
     locks = _locks(opened)
-    assert [try_as_nobody(lambda lock=lock: _lock_for_good(lock)) for lock in locks] == [0] * 4
+    assert [try_as_nobody(partial(_lock_for_good, lock)) for lock in locks] == [0] * 4
     opened.commit("os/b", release("2", {}), second=1)
     opened.run("deploy", "os/b")
     opened.run("undeploy", "1")
-    assert [try_as_nobody(lambda lock=lock: _lock_for_good(lock)) for lock in locks] == [EACCES] * 4
+    assert [try_as_nobody(partial(_lock_for_good, lock)) for lock in locks] == [EACCES] * 4
 
 
 def test_locks_are_made_for_their_owner_or_the_group_that_may_write(run_fsview: RunFsview, open_path: Path) -> None:
@@ -249,7 +250,7 @@ def test_nobody_can_keep_others_from_running_in_a_deployment(opened: Machine) ->
         "import fcntl, os, sys; fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX)\n"
         "print('held', flush=True); sys.stdin.read()"
     )
-    command = [
+    command: list[str | Path] = [
         "setpriv",
         f"--reuid={NOBODY}",
         f"--regid={NOBODY}",

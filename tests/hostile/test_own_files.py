@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import stat
@@ -149,14 +150,12 @@ def test_a_log_that_becomes_a_symlink_is_not_followed(open_path: Path, victim: P
     (open_path / "old").rename(state)
     (state / "log").unlink()
     (state / "log").symlink_to(victim)
-    log.handle(log_record())
+    log.handle(_record())
     assert victim.read_bytes() == VICTIM
     os.close(descriptor)
 
 
-def log_record() -> object:
-    import logging
-
+def _record() -> logging.LogRecord:
     return logging.LogRecord("fsview", logging.ERROR, "x.py", 1, "text", (), None)
 
 

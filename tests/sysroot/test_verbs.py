@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from store.repository import Repository
 from tests.conftest import MountView
+from tests.marks import needs_root
+from tests.running import RunFsview
 from tests.snapshots import assert_same_tree, snapshot
 from tests.sysroot.rig import LARGE, Machine, release
 from tests.trees import Directory, File
@@ -126,6 +129,26 @@ def test_a_file_that_was_changed_in_a_deployment_is_not_linked(two: Machine) -> 
     two.run("deploy", "os/a")
     assert (two.root / "usr/bin/same").read_bytes() == b"same\n"
     assert os.listxattr(two.root / "usr/lib/own") == [] and os.readlink(two.root / "usr/lib/link") == "large"
+
+
+@needs_root
+def test_a_repository_in_another_file_system_leaves_the_earlier_deployment_to_link_with(
+    run_fsview: RunFsview, tmp_path: Path
+) -> None:
+    """Also after a file that only the repository has, which can't be linked from there."""
+    (tmp_path / "repo").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m,mode=700", "none", tmp_path / "repo"], check=True)
+    try:
+        machine = Machine.make(run_fsview, tmp_path)
+        tree = {"same": b"same", "large": LARGE, "z": b"z"}
+        machine.commit("os/a", {"usr": tree})
+        machine.commit("os/b", {"usr": {"a new one": LARGE[1:], **tree}}, second=1)
+        machine.run("deploy", "os/a")
+        machine.run("deploy", "os/b")
+        links = {path.name: path.stat().st_nlink for path in (machine.root / "usr").iterdir()}
+        assert links == {"a new one": 1, "same": 2, "large": 2, "z": 2}
+    finally:
+        subprocess.run(["umount", tmp_path / "repo"], check=True)
 
 
 def test_a_symlink_in_the_way_to_a_neighbours_directory_is_not_followed(two: Machine, tmp_path: Path) -> None:

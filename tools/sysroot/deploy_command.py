@@ -31,8 +31,9 @@ Examples:
   fsview deploy --dest /srv/image MNT/refs/debian/12/amd64/base     one tree, outside of any sysroot
 
 \b
-Files come as reflinks, else as hard links of the repository's own files or of the same files in the deployment before;
-else they are copied. Don't write to them in place. What is in etc/ is always a copy.
+Files come as reflinks; else, below /usr (but not in /usr/local), as hard links of the repository's own files or of the
+same files in the deployment before, where nobody but root and you can write to them; else they are copied. Don't write
+to files below /usr in place.
 
 \b
 A path may be in a view of another repository, even of one that can't be opened here: the commit is then copied through
