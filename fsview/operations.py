@@ -86,13 +86,15 @@ class Operations(pyfuse3.Operations):
     _row: Row
     _let_answer: Callable[[], None]
 
-    def __init__(self, ino_offset: int | None, *, gives_handles: bool = True) -> None:
+    def __init__(self, ino_offset: int | None, *, gives_handles: bool = True, heeds_acls: bool = False) -> None:
         """*ino_offset* is what `find_ino_offset` found; *gives_handles*: a file can be opened by handle, as NFS does.
 
+        *heeds_acls*: the kernel heeds POSIX ACLs, and modes and owners whether "default_permissions" is set or not.
         No request but INIT can be answered before `begin_work`.
         """
         self._ino_offset = ino_offset
         self.supports_dot_lookup = gives_handles
+        self.enable_acl = heeds_acls
         self._pages: BoundedCache[tuple[int, int], list[Reply]] = BoundedCache(_LISTED_ENTRIES_MAX)
         self._generation = 0
         self.on_init: Callable[[], None] = _do_nothing

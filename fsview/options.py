@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
+from fsview.acls import maps_every_id
 from fsview.ownership import Ownership
 from store.errors import InvalidNameError
 
@@ -52,6 +53,15 @@ class MountOptions:
         """Return the options as the kernel takes them; who lets others in must have modes and owners checked."""
         checked = ["default_permissions"] if self.allow_other or self.default_permissions else []
         return checked + (["allow_other"] if self.allow_other else [])
+
+    def heeds_acls(self) -> bool:
+        """Whether the kernel is to heed POSIX ACLs, which binds everybody to modes and owners, too.
+
+        So it is where that holds anyway, and where an overlay is to be laid over the view, which heeds what the view
+        heeds: root, who mounts it, may pass all of them.
+        """
+        below_overlay = self.kernel_reads or (self.place_inodes and os.geteuid() == 0 and maps_every_id())
+        return self.allow_other or self.default_permissions or below_overlay
 
     def flags(self) -> list[str]:
         """Return what is not permitted in the mount, in mount(8)'s words."""

@@ -63,7 +63,9 @@ def serve(
     pinned = _look_ahead(repository_path, options)
     # Given handles, overlayfs asks by handle for the file that it copied up, when the kernel has forgotten it, and the
     # second look at the copy is ESTALE, without a request. Without handles it does not ask (Linux 6.18).
-    operations = Operations(_ino_offset(options), gives_handles=not options.place_inodes)
+    operations = Operations(
+        _ino_offset(options), gives_handles=not options.place_inodes, heeds_acls=options.heeds_acls()
+    )
     with signals_held():
         device = mount(str(point), source_name(repository_path), options.flags(), options.names())
         try:
@@ -139,4 +141,5 @@ def _open_view(service: Service, counters: Counters, options: MountOptions, pinn
         place_inodes=options.place_inodes,
         place_st_ino=options.place_st_ino,
         kernel_reads=options.kernel_reads,
+        heeds_acls=options.heeds_acls(),
     )

@@ -12,6 +12,7 @@ import stat
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final, NamedTuple
 
+from fsview.acls import heeded
 from fsview.attributes import Attributes, Row
 from fsview.cache import BoundedCache
 from fsview.commit_tree import CommitTrees, Place
@@ -74,6 +75,7 @@ class View:
         place_inodes: bool = False,
         place_st_ino: bool = False,
         kernel_reads: bool = False,
+        heeds_acls: bool = False,
         pinned: Pinned | None = None,
     ) -> None:
         """*uid* and *gid* own what is above the commits; *marks* make the unlisted xattrs of the mount point.
@@ -83,7 +85,7 @@ class View:
         *ownership* is whose the files in commits are; with *certify_contents* the sha256 of each is checked when it
         is first opened, which may take long: then *on_progress* hears that it goes on. *place_inodes*: equal files
         have node numbers of their own; *place_st_ino*: and a st_ino of their own. *kernel_reads*: tell an overlay
-        where loose files are (fsview/kernel_reads.py).
+        where loose files are (fsview/kernel_reads.py). *heeds_acls*: the kernel does (fsview/acls.py).
         """
         self._repository, self._database, self._ownership = repository, repository.database, ownership
         self._damage = Damage(repository)
@@ -91,7 +93,7 @@ class View:
         self._certified: BoundedCache[FileId, bool] = BoundedCache(_CERTIFIED_MAX)
         self.on_progress: Callable[[], None] = _do_nothing
         self._trees = CommitTrees(repository, ownership, place_inodes=place_inodes, place_st_ino=place_st_ino)
-        self._place_st_ino, self._kernel_reads = place_st_ino, kernel_reads
+        self._place_st_ino, self._kernel_reads, self._heeds_acls = place_st_ino, kernel_reads, heeds_acls
         self._names = Names(repository, self._trees, uid, gid, now_s, status or {}, lambda: self.on_progress())
         self._marks = dict(marks or {})
         self._pinned = None if pinned is None else self._directory_of(pinned)
@@ -216,20 +218,23 @@ class View:
 
     def xattrs(self, node: int) -> Xattrs:
         """Return the extended attributes of a node as (name, value), those that overlayfs reads escaped."""
-        return escaped(self._committed_xattrs(node))
+        xattrs, mode, gid = self._committed_xattrs(node)
+        return escaped(heeded(xattrs, mode, gid, self._ownership) if self._heeds_acls else xattrs)
 
-    def _committed_xattrs(self, node: int) -> Xattrs:
-        """Return the extended attributes of a node as (name, value)."""
+    def _committed_xattrs(self, node: int) -> tuple[Xattrs, int, int]:
+        """Return the extended attributes of a node as (name, value), and its committed mode and group."""
         parsed = self._parse(node)
         if isinstance(parsed, File):
             with self._database.reading() as reading:
                 record = _file_record(reading, parsed.file_id)
-            return file_header(record).xattrs if record.has_xattrs else ()
+            _, gid, mode = record.owner_mode
+            return file_header(record).xattrs if record.has_xattrs else (), mode, gid
         if isinstance(parsed, Directory):
             meta_id = MetaId(self._trees.place(parsed).entry.meta_id)
             with self._database.reading() as reading:
-                return load_dirmeta(reading, meta_id).xattrs
-        return ()
+                meta = load_dirmeta(reading, meta_id)
+            return meta.xattrs, meta.mode, meta.gid
+        return (), 0, 0
 
     def xattr(self, node: int, name: bytes) -> bytes | None:
         """Return the value of one extended attribute, or None."""

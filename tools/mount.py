@@ -47,6 +47,11 @@ In it are:
   trust-owner=USER       the repository may be this user's, as with fsview --trust-owner
 Those that every file system has, as ro, noatime, nofail and x-systemd.automount, are accepted.
 
+POSIX ACLs are heeded with allow_other and default_permissions, and in kernel overlays over a view that root mounted
+with place-inodes or --kernel-reads. Other views only show them, and let nobody in but who mounted. uid= and gid= say
+who the owner and the owning group of an ACL are; users and groups that it names stay as committed. With owner=me an ACL
+gives nobody more than everybody has, unless your group is the one that owned the file.
+
 \b
 MNT with --root REV:/PATH is that directory, and stays it when REV moves. 'fsview log MNT/etc' works there, too.
 

@@ -122,6 +122,7 @@ def test_who_may_read_what(
     [
         ("owner=me,default_permissions", ["600 65534:65534", "400 65534:65534", "755 65534:65534", "shadow", "none"]),
         ("default_permissions", ["640 0:42", "0 0:0", "755 0:0", "denied", "denied"]),
+        ("ro", ["640 0:42", "0 0:0", "755 0:0", "shadow", "none"]),  # one's own view hides nothing from oneself
         ("uid=7,gid=8", ["640 7:8", "0 7:8", "755 7:8", "shadow", "none"]),  # nothing is checked, nothing but shown
     ],
 )
