@@ -20,6 +20,7 @@ from store.database import Reading
 _DEPTH: Final = 4
 _ALL: Final = Date(0, 0, 0)
 _EPOCH: Final = 1970
+_LAST_YEAR: Final = 9999
 
 
 class ByDate(Room[Fixed | Date]):
@@ -97,7 +98,7 @@ def _date(directory: Fixed | Date) -> Date:
 
 
 def _is_date(date: Date) -> bool:
-    if not (_EPOCH <= date.year <= 9999 and date.month <= 12 and (date.month or not date.day)):
+    if not (_EPOCH <= date.year <= _LAST_YEAR and date.month <= 12 and (date.month or not date.day)):
         return False
     return not date.day or time.gmtime(_seconds(date))[:3] == date
 
@@ -113,9 +114,8 @@ def _span(date: Date) -> tuple[int, int]:
     start_s = _seconds(date)
     if date.day:
         return start_s, start_s + 86400
-    if date.month == 12 or not date.month:
-        return start_s, timegm((date.year + 1, 1, 1, 0, 0, 0))
-    return start_s, timegm((date.year, date.month + 1, 1, 0, 0, 0))
+    year, month = (date.year, date.month + 1) if 0 < date.month < 12 else (date.year + 1, 1)
+    return start_s, timegm((year, month, 1, 0, 0, 0)) if year <= _LAST_YEAR else END_OF_DATES_S
 
 
 def _name(date: Date) -> bytes:

@@ -126,7 +126,7 @@ def _can_be_shown(name: bytes) -> bool:
 
 def find_child(reading: Reading, prefix: bytes, name: bytes) -> Child | None:
     """Return what is called *name* right below *prefix*: a ref, or a directory of refs."""
-    if b":" in name or b"/" in name or len(prefix + name) > NAME_BYTES_MAX:
+    if not name or b":" in name or b"/" in name or len(prefix + name) > NAME_BYTES_MAX:
         return None
     ref = find_ref(reading, (prefix + name).decode())
     if ref is not None:
