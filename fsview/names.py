@@ -20,7 +20,7 @@ from fsview.rooms.by_date import ByDate
 from fsview.rooms.commits import Commits, Links, Top
 from fsview.rooms.history import HistoryView
 from fsview.rooms.info import InfoView
-from fsview.rooms.refs import Refs, Remotes
+from fsview.rooms.refs import Refs, RemoteNames, Remotes
 from fsview.rooms.room import Ground, Room
 from fsview.rooms.status import Status
 from fsview.rooms.versions import VersionedTree, VersionsTop
@@ -47,14 +47,15 @@ class Names:
         """
         ground = Ground(repository, trees, uid, gid, now_s)
         ancestry, names = Ancestry(on_progress), CommitNames(on_progress)
-        refs, history, links = Refs(ground), HistoryView(ground, ancestry, names), Links(ground)
+        remotes = RemoteNames(repository.secret)
+        refs, history, links = Refs(ground, remotes), HistoryView(ground, ancestry, names), Links(ground)
         by_date, info, files = ByDate(ground, names), InfoView(ground), Status(ground, status)
         tree = VersionedTree(ground, ancestry, names)
         versions = VersionsTop(ground, tree)
         self._fixed: dict[int, Room[Any]] = {
             nodeid.ROOT: Top(ground), nodeid.COMMITS: Commits(ground), nodeid.REFS: refs,
-            nodeid.REMOTES: Remotes(ground), nodeid.HISTORY: history, nodeid.BY_DATE: by_date, nodeid.INFO: info,
-            nodeid.VERSIONS: versions, nodeid.STATUS: files,
+            nodeid.REMOTES: Remotes(ground, remotes), nodeid.HISTORY: history, nodeid.BY_DATE: by_date,
+            nodeid.INFO: info, nodeid.VERSIONS: versions, nodeid.STATUS: files,
         }  # fmt: skip
         self._rooms: dict[type[Virtual], Room[Any]] = {
             nodeid.RefDirectory: refs, nodeid.Remote: refs, nodeid.Link: links, nodeid.SiblingLink: links,

@@ -7,8 +7,10 @@ takes the listings of the dirtrees on the way to it, each once. Positions are in
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 from fsview.ancestry import Ancestry, History
@@ -34,7 +36,12 @@ class Span:
     is_open: bool
 
 
-Timeline = tuple[Span, ...]  # by newest
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """All that a directory was, by the newest; whether all users could always get to what is in it."""
+
+    spans: tuple[Span, ...] = ()
+    is_open: bool = True
 
 
 class Version(NamedTuple):
@@ -42,6 +49,22 @@ class Version(NamedTuple):
 
     entry: Entry
     commit: CommitNumber
+
+
+Versions = Sequence[Version]  # by the commit's number
+_NUMBER: Final = attrgetter("commit")
+
+
+def version_of(versions: Versions, commit: CommitNumber) -> Version | None:
+    """Return the version whose oldest commit this is."""
+    index = bisect_left(versions, commit, key=_NUMBER)
+    return versions[index] if index < len(versions) and versions[index].commit == commit else None
+
+
+def versions_after(versions: Versions, number: int) -> Iterator[Version]:
+    """Yield the versions whose commits have greater numbers."""
+    for index in range(bisect_right(versions, number, key=_NUMBER), len(versions)):
+        yield versions[index]
 
 
 Way = Sequence[tuple[EntryRank, Entry]]  # from a commit's root to something in it (fsview/rank.py)
@@ -54,6 +77,7 @@ class Timelines:
         self._trees, self._ancestry = trees, ancestry
         # A history is known by its head and its length: it ends where a parent is not here.
         self._timelines: BoundedCache[tuple[CommitNumber, int, EntryRank], Timeline] = BoundedCache(_SPANS_MAX)
+        self._versions: BoundedCache[tuple[CommitNumber, int, EntryRank], Versions] = BoundedCache(_SPANS_MAX)
         self._generation = 0
 
     def directory(self, reading: Reading, head: CommitNumber, way: Way) -> Timeline:
@@ -61,45 +85,54 @@ class Timelines:
         generation = self._trees.renew()
         if generation != self._generation:  # a commit that was pruned and came back has dirtrees with other ids
             self._timelines.clear()
+            self._versions.clear()
             self._generation = generation
         history = self._ancestry.history(reading, head)
-        timeline: Timeline = ()
+        timeline = Timeline()
         for rank, entry in way:
             key = head, len(history.numbers), rank
             found = self._timelines.get(key)
             if found is None:
                 found = self._below(timeline, entry.name) if rank else _of_roots(reading, history)
-                self._timelines.put(key, found, 1 + len(found))
+                self._timelines.put(key, found, 1 + len(found.spans))
             timeline = found
         return timeline
 
-    def versions(self, reading: Reading, head: CommitNumber, way: Way) -> list[Version]:
+    def versions(self, reading: Reading, head: CommitNumber, way: Way) -> Versions:
         """Return the distinct files and symlinks that were where *way* leads to, by the number of the oldest commit."""
+        timeline, numbers = self.directory(reading, head, way[:-1]), self._ancestry.history(reading, head).numbers
+        key = head, len(numbers), way[-1][0]
+        versions = self._versions.get(key)
+        if versions is None:
+            versions = self._versions_in(timeline, numbers, way[-1][1].name)
+            self._versions.put(key, versions, 1 + len(versions))
+        return versions
+
+    def _versions_in(self, timeline: Timeline, numbers: Sequence[int], name: bytes) -> Versions:
         found: dict[int, tuple[Entry, int]] = {}
-        for span in self.directory(reading, head, way[:-1]):
-            entry = self._trees.listing(span.tree_id).find(way[-1][1].name)
+        for span in timeline.spans:
+            entry = self._trees.listing(span.tree_id).find(name)
             if entry is not None and not entry.is_directory:
                 _, oldest = found.get(entry.id, (entry, 0))
                 found[entry.id] = entry, max(oldest, span.oldest)
-        numbers = self._ancestry.history(reading, head).numbers
         versions = [Version(entry, CommitNumber(numbers[oldest])) for entry, oldest in found.values()]
         return sorted(versions, key=lambda version: version.commit)
 
     def newest_with(self, reading: Reading, head: CommitNumber, way: Way, name: bytes) -> CommitNumber | None:
         """Return the newest commit that has *name* in the directory of *head* that *way* leads to."""
-        for span in self.directory(reading, head, way):
+        for span in self.directory(reading, head, way).spans:
             if self._trees.listing(span.tree_id).find(name) is not None:
                 return CommitNumber(self._ancestry.history(reading, head).numbers[span.newest])
         return None
 
     def _below(self, timeline: Timeline, name: bytes) -> Timeline:
         spans: dict[TreeId, Span] = {}
-        for span in timeline:
+        for span in timeline.spans:
             entry = self._trees.listing(span.tree_id).find(name)
             if entry is not None and entry.is_directory:
                 is_open = span.is_open and bool(entry.mode & _SEARCHABLE)
                 _extend(spans, Span(TreeId(entry.id), span.newest, span.oldest, is_open))
-        return tuple(spans.values())
+        return _timeline(spans)
 
 
 def _of_roots(reading: Reading, history: History) -> Timeline:
@@ -110,7 +143,11 @@ def _of_roots(reading: Reading, history: History) -> Timeline:
         if record.meta_id not in modes:
             modes[record.meta_id] = load_dirmeta(reading, record.meta_id).mode
         _extend(spans, Span(record.tree_id, position, position, bool(modes[record.meta_id] & _SEARCHABLE)))
-    return tuple(spans.values())
+    return _timeline(spans)
+
+
+def _timeline(spans: dict[TreeId, Span]) -> Timeline:
+    return Timeline(tuple(spans.values()), all(span.is_open for span in spans.values()))
 
 
 def _extend(spans: dict[TreeId, Span], span: Span) -> None:

@@ -42,9 +42,24 @@ def commit_version(commit: Commit) -> str | None:
     return value.value if value is not None and value.signature == "s" else None
 
 
+@dataclass(frozen=True, slots=True)
+class _Pointing:
+    """The names of the refs that point at each commit, as of the last move of any."""
+
+    moves: int
+    names: dict[CommitNumber, list[str]]
+
+
 def refs_at(reading: Reading, number: CommitNumber) -> list[str]:
-    """Return the names of the refs that point at a commit."""
-    return [name for name, record in list_refs(reading) if record.commit == number]
+    """Return the names of the refs that point at a commit. They are kept, of all commits, until a ref moves."""
+    moves = reading.counter("reflog")
+    kept = reading.kept.get(b"ref")
+    if not isinstance(kept, _Pointing) or kept.moves != moves:
+        names: dict[CommitNumber, list[str]] = {}
+        for name, record in list_refs(reading):
+            names.setdefault(record.commit, []).append(name)
+        kept = reading.kept[b"ref"] = _Pointing(moves, names)
+    return list(kept.names.get(number, ()))
 
 
 def detached_metadata(reading: Reading, number: CommitNumber) -> Metadata:

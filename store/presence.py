@@ -5,20 +5,20 @@ lead astray, and then a ref seems never to have been, or a history to end. So wh
 records of ref ids tell all names of refs, and those of commits all checksums; both are counted.
 
 What was read for that is kept (Reading.kept), as a view is asked for names that are not there all the time: of refs
-until anything is written, of commits 8 bytes each, to which only new ones are added. Whoever writes keeps nothing.
+their names, of commits 8 bytes each; only new ones are added. Whoever writes keeps nothing.
 """
 
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left
-from collections.abc import Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from store.database import Reading, Writing
 from store.errors import CorruptionError
-from store.schema import FIRST_ID, GENERATION, OBJECT_COUNTERS, CommitRecord, RefName, id_key, key_id
+from store.schema import FIRST_ID, GENERATION, OBJECT_COUNTERS, CommitRecord, RefId, RefName, id_key, key_id
 
 if TYPE_CHECKING:
     from pyroaring import BitMap64
@@ -33,36 +33,56 @@ def numbered(reading: Reading, table: bytes, first: int = FIRST_ID) -> Iterator[
     Raises:
         CorruptionError: one is missing that was not pruned.
     """
-    expected = first
+    expected, was_pruned = first, None
     for key, value in reading.items(table, id_key(first)):
         number = key_id(key)
         if number != expected:
-            _check_gap(reading, table, expected, number)
+            was_pruned = was_pruned or _pruned(reading, table)
+            _check_gap(reading, table, expected, number, was_pruned)
         yield number, value
         expected = number + 1
     end = reading.counter(_COUNTERS[table])
     if expected < end:
-        _check_gap(reading, table, expected, end)
+        _check_gap(reading, table, expected, end, was_pruned or _pruned(reading, table))
 
 
-def _check_gap(reading: Reading, table: bytes, start: int, end: int) -> None:
-    """Refuse ids from *start* to before *end* that were given out and not pruned."""
+def _pruned(reading: Reading, table: bytes) -> Callable[[int], bool]:
+    """Return what tells whether an id of *table* was pruned."""
+    if table not in OBJECT_COUNTERS:
+        return lambda number: False
     from store.pruned import pruned_ids  # seldom needed
 
-    pruned = pruned_ids(reading, _COUNTERS[table]) if table in OBJECT_COUNTERS else ()
-    missing = next((number for number in range(start, end) if number not in pruned), None)
+    return pruned_ids(reading, _COUNTERS[table]).__contains__
+
+
+def _check_gap(reading: Reading, table: bytes, start: int, end: int, was_pruned: Callable[[int], bool]) -> None:
+    """Refuse ids from *start* to before *end* that were given out and not pruned."""
+    missing = next((number for number in range(start, end) if not was_pruned(number)), None)
     if missing is not None or end < start:
         raise _hidden(reading, f"{table.decode()} {id_key(start if missing is None else missing).hex()}")
 
 
 @dataclass
 class _RefNames:
-    """The names that refs and directories of refs have, by what they begin with: b"debian/12/", b"origin:", b""."""
+    """What refs and directories of refs are called, by the records of their ids below *following*.
 
-    change: int
-    refs: set[bytes] = field(default_factory=set)
-    directories: set[bytes] = field(default_factory=set)
-    below: dict[bytes, set[bytes]] = field(default_factory=dict)
+    Only new ids are added, so who asks all the time reads each once: any of these may be gone by now, see `_is_living`.
+    below has the ids, sorted, by what the names begin with: b"debian/12/", b"origin:", b"".
+    """
+
+    following: int = FIRST_ID
+    refs: dict[bytes, RefId] = field(default_factory=dict)
+    directories: dict[bytes, RefId] = field(default_factory=dict)
+    below: dict[bytes, list[RefId]] = field(default_factory=dict)
+    remotes: dict[bytes, None] = field(default_factory=dict)
+
+    def add(self, ref_id: RefId, name: bytes, *, is_directory: bool) -> None:
+        """Add a name with an id that is greater than all before."""
+        outer = name[: 1 + max(name.rfind(b"/"), name.rfind(b":"))]
+        (self.directories if is_directory else self.refs)[name] = ref_id
+        self.below.setdefault(outer, []).append(ref_id)
+        if outer.endswith(b":"):
+            self.remotes.setdefault(outer[:-1])
 
 
 def check_no_ref(reading: Reading, name: bytes) -> None:
@@ -71,7 +91,7 @@ def check_no_ref(reading: Reading, name: bytes) -> None:
     Raises:
         CorruptionError: there is a ref of this name.
     """
-    if name in _ref_names(reading).refs:
+    if _is_living(reading, _ref_names(reading).refs.get(name)):
         raise _hidden(reading, f"ref {name.decode('utf-8', 'backslashreplace')}")
 
 
@@ -81,18 +101,39 @@ def check_no_refdir(reading: Reading, name: bytes) -> None:
     Raises:
         CorruptionError: there is one.
     """
-    if name in _ref_names(reading).directories:
+    if _is_living(reading, _ref_names(reading).directories.get(name)):
         raise _hidden(reading, f"refdir {name.decode('utf-8', 'backslashreplace')}")
 
 
-def names_below(reading: Reading, prefix: bytes) -> set[bytes]:
-    """Return the names of refs, and directories of them, that are right below *prefix*, with it."""
-    return _ref_names(reading).below.get(prefix, set())
+def _is_living(reading: Reading, ref_id: RefId | None) -> bool:
+    """Whether the ref, or the directory of refs, of an id that was given out is still there."""
+    return ref_id is not None and ref_id < reading.counter("ref") and _name(reading, ref_id).is_alive
 
 
-def known_remotes(reading: Reading) -> set[bytes]:
-    """Return the names of the remotes of which there are refs."""
-    return {prefix[:-1] for prefix in _ref_names(reading).below if prefix.endswith(b":")}
+def _name(reading: Reading, ref_id: RefId) -> RefName:
+    return RefName.unpack(reading.need(b"refid", id_key(ref_id)))
+
+
+def living_below(reading: Reading, prefix: bytes, after: int, count: int) -> list[tuple[RefId, RefName]]:
+    """Return the first *count* refs, and directories of refs, right below *prefix* whose ids are greater than *after*.
+
+    By id; fewer only at the end. It costs what is returned, and what went away since the last time.
+    """
+    known, following = _ref_names(reading).below.get(prefix, []), reading.counter("ref")
+    start = end = bisect_right(known, after)
+    living: list[tuple[RefId, RefName]] = []
+    while end < len(known) and known[end] < following and len(living) < count:
+        name = _name(reading, known[end])
+        living += [(known[end], name)] if name.is_alive else []
+        end += 1
+    if len(living) < end - start and not isinstance(reading, Writing):
+        known[start:end] = [ref_id for ref_id, _ in living]  # an id is never given out again
+    return living
+
+
+def known_remotes(reading: Reading) -> dict[bytes, None]:
+    """Return the names of the remotes of which there are refs, or were; more may be added later, behind these."""
+    return _ref_names(reading).remotes
 
 
 def check_refs(reading: Reading, prefix: bytes, found: set[bytes]) -> None:
@@ -101,37 +142,24 @@ def check_refs(reading: Reading, prefix: bytes, found: set[bytes]) -> None:
     Raises:
         CorruptionError: there is another one.
     """
-    check_found(reading, {name for name in _ref_names(reading).refs if name.startswith(prefix)} - found)
-
-
-def check_found(reading: Reading, missing: set[bytes]) -> None:
-    """Call this when all names were found but *missing*.
-
-    Raises:
-        CorruptionError: there are any.
-    """
-    if missing:
-        raise _hidden(reading, f"ref {min(missing).decode('utf-8', 'backslashreplace')}")
+    for name, ref_id in _ref_names(reading).refs.items():
+        if name.startswith(prefix) and name not in found and _is_living(reading, ref_id):
+            raise _hidden(reading, f"ref {name.decode('utf-8', 'backslashreplace')}")
 
 
 def _ref_names(reading: Reading) -> _RefNames:
     kept = reading.kept.get(b"refid")
-    if isinstance(kept, _RefNames) and kept.change == reading.transaction:
-        return kept
-    names = _RefNames(reading.transaction)
-    for _, value in numbered(reading, b"refid"):
-        record = RefName.unpack(value)
-        if record.is_alive:
-            (names.directories if record.is_directory else names.refs).add(record.name)
-            names.below.setdefault(_outer(record.name), set()).add(record.name)
+    names = kept if isinstance(kept, _RefNames) else _RefNames()
+    following = reading.counter("ref")
+    if names.following < following:
+        new = [(RefId(number), RefName.unpack(value)) for number, value in numbered(reading, b"refid", names.following)]
+        for ref_id, record in new:
+            if record.is_alive:
+                names.add(ref_id, record.name, is_directory=record.is_directory)
+        names.following = following
     if not isinstance(reading, Writing):
         reading.kept[b"refid"] = names
     return names
-
-
-def _outer(name: bytes) -> bytes:
-    """Return what the names of all that stands beside *name* begin with."""
-    return name[: 1 + max(name.rfind(b"/"), name.rfind(b":"))]
 
 
 @dataclass

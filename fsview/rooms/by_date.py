@@ -9,12 +9,13 @@ from __future__ import annotations
 import time
 from calendar import timegm
 from collections.abc import Iterator
+from itertools import islice
 from typing import Final
 
 from fsview.attributes import DOT_DOT_COOKIE, FOREVER_S, STEADY_NAME_S, Attributes, Row
 from fsview.commit_names import END_OF_DATES_S, CommitNames, numbers_after
 from fsview.nodeid import BY_DATE, ROOT, Date, Fixed, StaleNodeError, virtual_node
-from fsview.rooms.room import Ground, Room
+from fsview.rooms.room import ROWS_AT_A_TIME, Ground, Room
 from store.database import Reading
 
 _DEPTH: Final = 4
@@ -52,13 +53,20 @@ class ByDate(Room[Fixed | Date]):
         return self._ground.commit_link(_DEPTH, number, STEADY_NAME_S)
 
     def rows(self, directory: Fixed | Date, after: int) -> Iterator[Row]:
-        """Yield years, months, days or commits."""
+        """Return years, months, days or commits."""
         date = _date(directory)
+        return self._commit_rows(date, after) if date.day else self._date_rows(date, after)
+
+    def _date_rows(self, date: Date, after: int) -> Iterator[Row]:
+        count = ROWS_AT_A_TIME
+        while count == ROWS_AT_A_TIME:
+            with self._database.reading() as reading:
+                some = list(islice(self._parts(reading, date, after - DOT_DOT_COOKIE), ROWS_AT_A_TIME))
+            yield from (Row(_name(one), self._directory(one), _cookie(one)) for one in some)
+            count, after = len(some), _cookie(some[-1]) if some else after
+
+    def _commit_rows(self, date: Date, after: int) -> Iterator[Row]:
         with self._database.reading() as reading:
-            if not date.day:
-                below = [one for one in self._parts(reading, date) if _cookie(one) > after]
-                yield from [Row(_name(one), self._directory(one), _cookie(one)) for one in below]
-                return
             numbers = self._names.between(reading, *_span(date))
         for number, name, time_s in self._names.named(self._database, numbers_after(numbers, after)):
             yield Row(name, self._ground.commit_link(_DEPTH, number, STEADY_NAME_S, time_s), number)
@@ -79,9 +87,9 @@ class ByDate(Room[Fixed | Date]):
         first_s = self._names.first_from(reading, start_s)
         return first_s is not None and first_s < end_s
 
-    def _parts(self, reading: Reading, date: Date) -> Iterator[Date]:
-        """Yield the years of all, the months of a year, the days of a month that have commits."""
-        at_s, end_s = _span(date)
+    def _parts(self, reading: Reading, date: Date, behind: int) -> Iterator[Date]:
+        """Yield the years of all, the months of a year, the days of a month that have commits, *behind* a number."""
+        at_s, end_s = _first_behind(date, behind), _span(date)[1]
         while (first_s := self._names.first_from(reading, at_s)) is not None and first_s < end_s:
             year, month, day = time.gmtime(first_s)[:3]
             part = Date(year, month if date.year else 0, day if date.month else 0)
@@ -118,6 +126,15 @@ def _span(date: Date) -> tuple[int, int]:
     return start_s, timegm((year, month, 1, 0, 0, 0)) if year <= _LAST_YEAR else END_OF_DATES_S
 
 
+def _first_behind(date: Date, number: int) -> int:
+    """Return the first second of *date* behind its year, month or day with this number."""
+    start_s, end_s = _span(date)
+    if number < (1 if date.year else _EPOCH):
+        return start_s
+    part = _part(date, number)
+    return _span(part)[1] if _is_date(part) else end_s
+
+
 def _name(date: Date) -> bytes:
     return b"%02d" % (date.day or date.month) if date.month else b"%04d" % date.year
 
@@ -126,18 +143,18 @@ def _day_text(date: Date) -> bytes:
     return b"%04d-%02d-%02dT" % date
 
 
+def _part(date: Date, number: int) -> Date:
+    """Return the year, month or day with this number."""
+    if not date.year:
+        return Date(number, 0, 0)
+    return date._replace(day=number) if date.month else date._replace(month=number)
+
+
 def _below(date: Date, name: bytes) -> Date | None:
     """Return the year, month or day that is called *name*."""
     if not (name.isdigit() and len(name) <= 4 and int(name)):
         return None
-    number = int(name)
-    below = (
-        Date(number, 0, 0)
-        if not date.year
-        else date._replace(day=number)
-        if date.month
-        else date._replace(month=number)
-    )
+    below = _part(date, int(name))
     return below if _is_date(below) and _name(below) == name else None
 
 

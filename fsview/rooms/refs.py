@@ -4,17 +4,19 @@
     MNT/refs/<ref>^ ~2 @{1} @{…}    unlisted: the same
     MNT/remotes/<remote>/<ref>      the same for the refs of a remote, which the store names remote:ref
 
-Nothing here is cached. A row's cookie is an id that is never given out again: of a ref or a directory of refs; rows
-come in the order of ids, so that reading a directory can go on after anything came or went. A remote has no id: a
-keyed hash of its name is its number and its cookie.
+Only names are remembered, by their ids, to which others are added (store/presence.py). A row's cookie is an id that is
+never given out again: of a ref or a directory of refs; rows come in the order of ids, so that reading a directory can
+go on after anything came or went. A remote has no id: a keyed hash of its name is its number and its cookie.
 """
 
 from __future__ import annotations
 
 import re
 from abc import abstractmethod
+from bisect import bisect_right, insort
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import islice
 from typing import NamedTuple
 
 from fsview.attributes import FOREVER_S, STEADY_NAME_S, Attributes, Row
@@ -32,17 +34,16 @@ from fsview.nodeid import (
     name_hash,
     virtual_node,
 )  # fmt: skip
-from fsview.rooms.room import Mine, Room, is_file_name
+from fsview.rooms.room import ROWS_AT_A_TIME, Ground, Mine, Room, is_file_name
 from store.database import Reading
-from store.errors import PrunedError
-from store.presence import check_found, check_no_refdir, known_remotes, names_below
+from store.errors import CorruptionError, PrunedError
+from store.presence import check_no_refdir, known_remotes, living_below
 from store.refs import NAME_BYTES_MAX, find_ref, has_shown_refs
 from store.revisions import resolve
 from store.schema import CommitNumber, RefId, RefName, RefRecord, id_key, key_id
 from store.tree import commit_record
 
 _STEPS = re.compile(r"[\^~@]")
-_BEHIND_SLASH, _BEHIND_COLON = b"0", b";"  # the byte after it: where the keys go on behind those that begin so
 
 Named = RefDirectory | HistoryDirectory | VersionsDirectory
 
@@ -89,31 +90,15 @@ def directory_prefix(reading: Reading, node: Named) -> bytes:
     return name.name + b"/"
 
 
-def children_after(reading: Reading, prefix: bytes, after: int) -> list[Child]:
-    """Return what is right below *prefix* and has a greater id than *after*, by id."""
-    return sorted(child for child in _children(reading, prefix) if child.ref_id > after)
-
-
-def _children(reading: Reading, prefix: bytes) -> Iterator[Child]:
-    """Yield what is right below *prefix*: a key that begins with it is enough, those behind that are passed over."""
-    start, missing = prefix, set(names_below(reading, prefix))
-    while item := next(reading.items(b"ref", start, prefix), None):
-        key, value = item
-        name, slash, _ = key[len(prefix) :].partition(b"/")
-        remote, colon, _ = name.partition(b":")
-        missing.discard(prefix + name)
-        if colon:
-            start = prefix + remote + _BEHIND_COLON
-        elif slash:
-            start = prefix + name + _BEHIND_SLASH
-            if _can_be_shown(name) and has_shown_refs(reading, prefix + name):
-                yield Child(RefId(key_id(reading.need(b"refdir", prefix + name))), name, None)
-        else:
-            start = key + b"\0"
-            record = RefRecord.unpack(value)
-            if _can_be_shown(name):
-                yield Child(record.ref_id, name, record.commit)
-    check_found(reading, missing)
+def _child(reading: Reading, prefix: bytes, ref_id: RefId, ref: RefName) -> Child | None:
+    """Return a living ref, or a directory of refs, right below *prefix*; None if it is not to be shown."""
+    name = ref.name[len(prefix) :]
+    if not _can_be_shown(name):
+        return None
+    if not ref.is_directory:
+        return Child(ref_id, name, RefRecord.unpack(reading.need(b"ref", ref.name)).commit)
+    reading.need(b"refdir", ref.name)
+    return Child(ref_id, name, None) if has_shown_refs(reading, ref.name) else None
 
 
 def _can_be_shown(name: bytes) -> bool:
@@ -193,12 +178,16 @@ class RefTree(Room[Mine]):
 
     def rows(self, directory: Mine, after: int) -> Iterator[Row]:
         """Yield refs and directories of refs."""
-        with self._database.reading() as reading:
-            prefix = self.prefix(reading, directory)
-            children = children_after(reading, prefix, after)
-        for child in children:
-            with suppress(PrunedError):  # the ref was moved, and its commit pruned, a moment ago
-                yield Row(child.name, self._of_child(prefix, child), child.ref_id)
+        count = ROWS_AT_A_TIME
+        while count == ROWS_AT_A_TIME:
+            with self._database.reading() as reading:
+                prefix = self.prefix(reading, directory)
+                living = living_below(reading, prefix, after, ROWS_AT_A_TIME)
+                children = [_child(reading, prefix, *one) for one in living]
+            for child in filter(None, children):
+                with suppress(PrunedError):  # the ref was moved, and its commit pruned, a moment ago
+                    yield Row(child.name, self._of_child(prefix, child), child.ref_id)
+            count, after = len(living), living[-1][0] if living else after
 
     def _of_child(self, prefix: bytes, child: Child) -> Attributes:
         if child.commit is None:
@@ -206,8 +195,60 @@ class RefTree(Room[Mine]):
         return self.of_ref(prefix, child.ref_id, child.commit)
 
 
+class RemoteNames:
+    """The remotes by a keyed hash of their names, which is their number and their cookie."""
+
+    def __init__(self, secret: bytes) -> None:
+        """*secret* is the repository's."""
+        self._secret = secret
+        self._names: dict[int, bytes] = {}
+        self._sorted: list[int] = []
+        self._seen = 0
+
+    def hash(self, name: bytes) -> int:
+        """Return what stands for a name."""
+        return name_hash(self._secret, name)
+
+    def find(self, reading: Reading, hashed: int) -> bytes | None:
+        """Return the remote that *hashed* stands for, if a ref of it is here."""
+        self._refresh(reading)
+        name = self._names.get(hashed)
+        return name if name is not None and has_remote(reading, name) else None
+
+    def after(self, reading: Reading, hashed: int, count: int) -> list[int]:
+        """Return the first *count* that are greater than *hashed*, sorted; of some there may be no ref any more."""
+        self._refresh(reading)
+        start = bisect_right(self._sorted, hashed)
+        return self._sorted[start : start + count]
+
+    def _refresh(self, reading: Reading) -> None:
+        known = known_remotes(reading)
+        for name in islice(known, self._seen, None):
+            self._names[self.hash(name)] = name
+            insort(self._sorted, self.hash(name))
+        self._seen = len(known)
+
+
+def has_remote(reading: Reading, name: bytes) -> bool:
+    """Whether there is a ref of the remote *name*."""
+    if b":" in name or len(name) >= NAME_BYTES_MAX:
+        return False
+    if next(reading.items(b"ref", prefix=name + b":"), None) is not None:
+        return True
+    if living_below(reading, name + b":", 0, 1):
+        raise CorruptionError(
+            f"the refs of remote {name.decode('utf-8', 'backslashreplace')}", reading.where, "a record", "none"
+        )
+    return False
+
+
 class Refs(RefTree[Fixed | RefDirectory | Remote]):
     """MNT/refs and MNT/remotes/<remote>, and the directories in them."""
+
+    def __init__(self, ground: Ground, remotes: RemoteNames) -> None:
+        """Share what is known of remotes with MNT/remotes."""
+        super().__init__(ground)
+        self._remotes = remotes
 
     def prefix(self, reading: Reading, directory: Fixed | RefDirectory | Remote) -> bytes:
         """Return what the names of the refs in *directory* begin with: b"debian/12/", b"origin:", b"origin:debian/"."""
@@ -216,10 +257,10 @@ class Refs(RefTree[Fixed | RefDirectory | Remote]):
                 return b""
             case RefDirectory():
                 return directory_prefix(reading, directory)
-        for remote in remotes(reading):
-            if name_hash(self._ground.repository.secret, remote) == directory.name_hash:
-                return remote + b":"
-        raise StaleNodeError(virtual_node(directory))
+        remote = self._remotes.find(reading, directory.name_hash)
+        if remote is None:
+            raise StaleNodeError(virtual_node(directory))
+        return remote + b":"
 
     def directory_of(self, ref_id: RefId) -> RefDirectory:
         """Return a directory of refs."""
@@ -243,11 +284,16 @@ class Refs(RefTree[Fixed | RefDirectory | Remote]):
         if outer is not None:
             return RefDirectory(outer)
         remote, colon, _ = name.partition(b":")
-        return Remote(name_hash(self._ground.repository.secret, remote)) if colon else Fixed(REFS)
+        return Remote(self._remotes.hash(remote)) if colon else Fixed(REFS)
 
 
 class Remotes(Room[Fixed]):
     """MNT/remotes."""
+
+    def __init__(self, ground: Ground, names: RemoteNames) -> None:
+        """Share what is known of remotes with MNT/remotes/<remote>."""
+        super().__init__(ground)
+        self._names = names
 
     def attributes(self, node: Fixed) -> Attributes:
         """Return its attributes."""
@@ -256,37 +302,22 @@ class Remotes(Room[Fixed]):
     def find(self, directory: Fixed, name: bytes) -> Attributes | None:
         """Return the directory of the remote *name*, if a ref of it is here."""
         with self._database.reading() as reading:
-            if b":" in name or not self._is_here(reading, name + b":"):
-                return None
-        return self._ground.directory(virtual_node(Remote(name_hash(self._ground.repository.secret, name))))
+            return self._directory(self._names.hash(name)) if has_remote(reading, name) else None
 
     def rows(self, directory: Fixed, after: int) -> Iterator[Row]:
         """Yield the remotes."""
-        with self._database.reading() as reading:
-            found = sorted((name_hash(self._ground.repository.secret, name), name) for name in remotes(reading))
-        for cookie, name in found:
-            if cookie > after and _can_be_shown(name):
-                yield Row(name, self._ground.directory(virtual_node(Remote(cookie))), cookie)
+        some = [after]
+        while some:
+            with self._database.reading() as reading:
+                some = self._names.after(reading, some[-1], ROWS_AT_A_TIME)
+                found = [(self._names.find(reading, hashed), hashed) for hashed in some]
+            for name, hashed in found:
+                if name is not None and _can_be_shown(name):
+                    yield Row(name, self._directory(hashed), hashed)
 
     def parent(self, directory: Fixed) -> Fixed:
         """Return MNT."""
         return Fixed(ROOT)
 
-    def _is_here(self, reading: Reading, prefix: bytes) -> bool:
-        if next(reading.items(b"ref", prefix=prefix), None) is not None:
-            return True
-        check_found(reading, names_below(reading, prefix))
-        return False
-
-
-def remotes(reading: Reading) -> Iterator[bytes]:
-    """Yield the remotes of which there are refs, by name."""
-    start, missing = b"", known_remotes(reading)
-    while item := next(reading.items(b"ref", start), None):
-        first, slash, _ = item[0].partition(b"/")
-        remote, colon, _ = first.partition(b":")
-        if colon:
-            missing.discard(remote)
-            yield remote
-        start = remote + _BEHIND_COLON if colon else first + _BEHIND_SLASH if slash else first + b"\0"
-    check_found(reading, missing)
+    def _directory(self, hashed: int) -> Attributes:
+        return self._ground.directory(virtual_node(Remote(hashed)))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Final, Generic, TypeVar
 
 from fsview.attributes import (
@@ -19,14 +20,17 @@ from fsview.attributes import (
 )  # fmt: skip
 from fsview.commit_tree import CommitTrees
 from fsview.nodeid import Ino, Link, NodeId, SiblingLink, Virtual, link_node, virtual_node
+from store.database import Database, Reading
 from store.errors import NotFoundError
 from store.repository import Repository
 from store.schema import CommitNumber
 
 Mine = TypeVar("Mine", bound=Virtual)
+Item = TypeVar("Item")
 HEX_DIGITS: Final = 64  # in a checksum
 _CHANGES: Final = 10**6  # transactions that are told apart by the nanoseconds of one millisecond
 NAME_MAX: Final = 255  # bytes in a name that the kernel looks up
+ROWS_AT_A_TIME: Final = 32  # about as many as the kernel asks for
 
 
 class Ground:
@@ -116,6 +120,18 @@ class Room(ABC, Generic[Mine]):
     def content(self, node: Mine) -> bytes:
         """Return the bytes of a file."""
         raise is_no("file", node)
+
+
+def answered(database: Database, items: Iterable[Item], answer: Callable[[Reading, Item], Row | None]) -> Iterator[Row]:
+    """Yield the row that *answer* gives for each of *items*, if it gives one: some at a time, in one look each.
+
+    So a page of a directory costs what is on it, however much is behind.
+    """
+    left = iter(items)
+    while some := list(islice(left, ROWS_AT_A_TIME)):
+        with database.reading() as reading:
+            rows = [answer(reading, item) for item in some]
+        yield from (row for row in rows if row is not None)
 
 
 def is_file_name(name: bytes) -> bool:

@@ -39,8 +39,8 @@ from fsview.nodeid import (
 from fsview.rank import EntryRank, child_entry_rank, descend_to_entry
 from fsview.rooms.commits import find_abbreviated, find_commit
 from fsview.rooms.refs import RefTree, directory_prefix, outer_directory, ref_name
-from fsview.rooms.room import Ground, Room, is_no
-from fsview.timeline import Timelines, Version
+from fsview.rooms.room import Ground, Room, answered, is_no
+from fsview.timeline import Timelines, Version, version_of, versions_after
 from store.database import Reading
 from store.errors import NotFoundError
 from store.listing import Entry
@@ -87,22 +87,22 @@ class VersionedTree(Room[Versioned | GoneLink]):
         return self._attributes(Versioned(directory.commit, child_entry_rank(rank, entry)), entry, is_open)
 
     def rows(self, directory: Versioned | GoneLink, after: int) -> Iterator[Row]:
-        """Yield what has the versions of something, or the versions of something."""
+        """Return what has the versions of something, or the versions of something."""
         if isinstance(directory, GoneLink):
             raise is_no("directory", directory)
         with self._database.reading() as reading:
             way = self._way(reading, directory)
-            rank, here = way[-1]
-            if not here.is_directory:
-                versions = self._timelines.versions(reading, directory.commit, way)
-                rows = [self._row(reading, version) for version in versions if version.commit > after]
-                yield from rows
-                return
-            is_open = self._is_open(reading, directory.commit, way)
+            if way[-1][1].is_directory:
+                return self._rows_below(directory.commit, way, self._is_open(reading, directory.commit, way), after)
+            versions = self._timelines.versions(reading, directory.commit, way)
+        return answered(self._database, versions_after(versions, after), self._row)
+
+    def _rows_below(self, commit: CommitNumber, way: Way, is_open: bool, after: int) -> Iterator[Row]:
+        rank, here = way[-1]
         listing = self._trees.listing(TreeId(here.id))
         for index in range(max(0, after + 1 - COOKIES_BEFORE_ENTRIES), len(listing)):
             entry = listing.entry(index)
-            below = Versioned(directory.commit, child_entry_rank(rank, entry))
+            below = Versioned(commit, child_entry_rank(rank, entry))
             yield Row(entry.name, self._attributes(below, entry, is_open), index + COOKIES_BEFORE_ENTRIES)
 
     def parent(self, directory: Versioned | GoneLink) -> Virtual:
@@ -128,7 +128,7 @@ class VersionedTree(Room[Versioned | GoneLink]):
 
     def _is_open(self, reading: Reading, commit: CommitNumber, way: Way) -> bool:
         """Whether all users could always get to what is in a directory."""
-        return all(span.is_open for span in self._timelines.directory(reading, commit, way))
+        return self._timelines.directory(reading, commit, way).is_open
 
     def _attributes(self, node: Versioned, entry: Entry, is_open: bool) -> Attributes:
         number = virtual_node(node)
@@ -150,8 +150,8 @@ class VersionedTree(Room[Versioned | GoneLink]):
         number = self._names.find(reading, name)
         if number is None:
             return None
-        versions = self._timelines.versions(reading, commit, way)
-        return next((self._of_version(version.entry) for version in versions if version.commit == number), None)
+        version = version_of(self._timelines.versions(reading, commit, way), number)
+        return None if version is None else self._of_version(version.entry)
 
     def _find_gone(self, reading: Reading, commit: CommitNumber, way: Way, name: bytes) -> Attributes | None:
         newest = self._timelines.newest_with(reading, commit, way, name)
