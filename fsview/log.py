@@ -144,4 +144,7 @@ def _line(pairs: dict[str, str]) -> str:
 
 
 def _quoted(value: str) -> str:
-    return value if _PLAIN.fullmatch(value) else json.dumps(value, ensure_ascii=False)
+    """Return a value for people and terminals: in JSON where it has to be, all that can't be seen as its escape."""
+    if value.isprintable():
+        return value if _PLAIN.fullmatch(value) else json.dumps(value, ensure_ascii=False)
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in json.dumps(value, ensure_ascii=False))

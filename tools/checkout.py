@@ -31,7 +31,7 @@ from tools.filling import Written
 from tools.linking import Link, LinkCounts, Linker, MayBeLinked
 from tools.materialise import TreeWriter, forget_acls
 from tools.parameters import REVISION, repository_option
-from tools.render import count_text, json_path, print_json, progress, size_text
+from tools.render import count_text, json_path, one_line, print_json, progress, say, size_text
 
 _WARNING: Final = "{} shared with the repository (hard links): to write to one in place damages it for all commits"
 _ITSELF: Final = b"itself"  # what a file is called in the hidden directory
@@ -217,16 +217,16 @@ def checkout_command(
         place = find_place(reading, revision, now_s=int(time.time()))
         entries, commit = _entries(reading, place), commit_record(reading, place.commit).checksum
     if os.geteuid() != 0 and not user_mode:
-        click.echo("fsview: not root: owners, xattrs, setuid and setgid are left out (as with --user-mode)", err=True)
+        say("not root: owners, xattrs, setuid and setgid are left out (as with --user-mode)")
         user_mode = True
     with progress("checking out", entries, "entries") as advance:
         done, links = checkout(
             repository, place, destination, link=wanted, user_mode=user_mode, advance=advance
         )  # fmt: skip
     if links.hardlinked:
-        click.echo(f"fsview: {_WARNING.format(count_text(links.hardlinked, 'file'))}", err=True)
+        say(_WARNING.format(count_text(links.hardlinked, "file")))
     if in_json:
         names = {"commit": commit.hex(), "path": json_path(place.path or b"/"), "destination": str(destination)}
         print_json(names | {"user_mode": user_mode} | asdict(done) | asdict(links))
     else:
-        click.echo(f"fsview: {_summary(destination, done, links)}", err=True)
+        say(one_line(_summary(destination, done, links)))

@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -21,6 +22,7 @@ from store.entrance import TRUST_VARIABLE
 from store.errors import FsviewError
 from store.locking import on_waiting
 from tools.parameters import REPO_OPTION, trust_owners
+from tools.render import one_line, printable, say
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -101,7 +103,9 @@ def run(arguments: Sequence[str]) -> int:
         status = fsview_command.main(list(arguments), prog_name="fsview", standalone_mode=False)
         return status if isinstance(status, int) else 0
     except click.ClickException as error:
-        _talk(error.show)
+        text = StringIO()
+        error.show(text)
+        _talk(lambda: print(printable(text.getvalue()), end="", file=sys.stderr))
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return _INTERRUPTED
@@ -114,7 +118,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _complain(text: str) -> None:
-    _talk(lambda: print(f"fsview: {text}", file=sys.stderr))
+    _talk(lambda: say(text))
 
 
 def _talk(say: Callable[[], object]) -> None:
@@ -128,7 +132,7 @@ def _talk(say: Callable[[], object]) -> None:
 
 def _system_text(error: OSError) -> str:
     names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))]
-    return ": ".join([" -> ".join(names)] * bool(names) + [error.strerror or str(error)])
+    return one_line(": ".join([" -> ".join(names)] * bool(names) + [error.strerror or str(error)]))
 
 
 class _Group(click.Group):

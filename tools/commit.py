@@ -19,7 +19,7 @@ from tools.make_commit import WORKSPACE, Message, TreeSpec, commit, listed
 from tools.parameters import REVISION, RevisionType, path_revisions, repository_option
 from tools.patterns import compile_patterns
 from tools.recipe import Recipe
-from tools.render import progress
+from tools.render import progress, say
 from tools.sources import DiskOptions
 from tools.workspace_state import load
 
@@ -111,7 +111,7 @@ def commit_command(repository: Repository, /, **options: Any) -> None:
     if workspace is not None and not made.changed and not any(options[name] for name in _LEAVING_OUT):
         replace(workspace, committed=before).save()  # so it may be removed, unless it was changed meanwhile
     if made.changed:
-        click.echo(f"fsview: changed or vanished meanwhile, stored as read last: {listed(made.changed)}", err=True)
+        say(f"changed or vanished meanwhile, stored as read last: {listed(made.changed)}")
     _warn_if_open(repository)
     click.echo(made.checksum.hex())
 
@@ -121,7 +121,7 @@ def _warn_if_open(repository: Repository) -> None:
 
     who = open_to_others(repository.path, repository.settings)
     if who is not None:
-        click.echo(f"fsview: {repository.path}: {who}; close it: {MEND.format(repository.path)}", err=True)
+        say(f"{repository.path}: {who}; close it: {MEND.format(repository.path)}")
 
 
 def reporter(advance: Callable[[int], object]) -> Report:

@@ -37,7 +37,7 @@ from store.schema import (
 from store.tree import commit_record, load_listing, meta_record, root_entry, tree_record
 from tools.parameters import repository_option
 from tools.records import Fields, dataclass_fields, field_lines, key_text, parse_key, record_fields, shown, text_of
-from tools.render import print_json, print_json_lines, size_text, table
+from tools.render import one_line, print_json, print_json_lines, size_text, table
 
 
 def find_object(reading: Reading, text: str) -> tuple[ObjectType, Checksum, int]:
@@ -208,7 +208,7 @@ def record_command(repository: Repository, name: str, key: str | None, in_json: 
                 print_json_lines(keys)
             else:
                 for text in keys:
-                    print(text)
+                    print(one_line(text))
             return
         wanted = parse_key(name, key)
         value = reading.get(name.encode(), wanted) if wanted else None

@@ -23,7 +23,7 @@ from fsview.mountinfo import has_reliable_times, mount_of
 from store.errors import FsviewError
 from store.findings import Finding
 from tools.parameters import named_repository
-from tools.render import count_text, print_json, size_text
+from tools.render import count_text, one_line, print_json, say, size_text
 
 _PACKAGE: Final = "Python package "
 _PACKAGES: Final = ("click", "cryptography", "lmdb", "packaging", "pathspec", "pyfuse3", "tqdm", "trio", "xxhash")
@@ -289,7 +289,7 @@ def doctor_command(ctx: click.Context, path: Path | None, in_json: bool, wants_f
     if wants_fix and named is None:
         raise click.UsageError("name the repository that is to be closed: fsview doctor --fix REPO")
     if wants_fix and named is not None:
-        click.echo(f"fsview: {named}: {fix(named)}", err=True)
+        say(f"{named}: {fix(named)}")
     diagnoses = list(examine_machine(Machine(is_root=os.geteuid() == 0)))
     if named and not any(one.state == State.LACKING and one.subject.startswith(_PACKAGE) for one in diagnoses):
         diagnoses += examine_repository(named)
@@ -298,6 +298,8 @@ def doctor_command(ctx: click.Context, path: Path | None, in_json: bool, wants_f
         print_json([{name: str(getattr(one, name)) for name in names} for one in diagnoses])
     else:
         for one in diagnoses:
-            print(f"{one.state.value:8}{one.subject}: {one.text}" + (f"\n        -> {one.mend}" if one.mend else ""))
+            print(one_line(f"{one.state.value:8}{one.subject}: {one.text}"))
+            if one.mend:
+                print(one_line(f"        -> {one.mend}"))
     if any(one.state in (State.LACKING, State.OPEN) for one in diagnoses):
         ctx.exit(1)

@@ -32,7 +32,7 @@ from store.errors import AccessError, CorruptionError, FsviewError
 from store.findings import Finding, Severity, error
 from store.repository import Repository, opened_directory
 from tools.parameters import REPO_OPTION, find_repository, named_repository
-from tools.render import count_text, print_json, printable, progress
+from tools.render import count_text, one_line, print_json, printable, progress, say
 
 Advance: TypeAlias = Callable[[int], object]
 Bar: TypeAlias = Callable[[int], AbstractContextManager[Advance]]
@@ -221,7 +221,7 @@ def finding_json(finding: Finding) -> dict[str, object]:
 def _print_findings(findings: list[Finding]) -> None:
     for mend, group in groupby(findings, key=lambda finding: finding.mend):
         for finding in group:
-            print(printable(str(finding)))
+            print(one_line(str(finding)))
         print(f"  to mend: {printable(mend)}")
 
 
@@ -258,6 +258,6 @@ def fsck_command(ctx: click.Context, /, quick: bool, in_json: bool, **_: object)
         text = count_text(errors, "error") if errors else "no errors"
         text += f", {count_text(rights, 'thing')} open to others" if rights else ""
         text += f", {count_text(leftovers, 'piece')} of garbage" if leftovers else ""
-        click.echo(f"fsview: {path}: {text}", err=True)
+        say(f"{path}: {text}")
     if errors:
         ctx.exit(CorruptionError.exit_status)

@@ -9,6 +9,7 @@ from typing import Final
 import click
 
 from store.repository import MTIME_RULES, SHARED_WITH, Repository
+from tools.render import one_line
 
 EXAMPLES = """
 \b
@@ -59,4 +60,4 @@ def init_command(path: Path | None, repo: Path | None, mtime: str, shared: str) 
     where = path or repo
     assert where is not None
     Repository.create(where, mtime=mtime, shared=shared).close()
-    print(f"{where} is a repository now; next: fsview commit --repo {where} -b REF DIR", file=sys.stderr)
+    print(one_line(f"{where} is a repository now; next: fsview commit --repo {where} -b REF DIR"), file=sys.stderr)

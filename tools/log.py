@@ -19,7 +19,7 @@ from store.revisions import abbreviate, format_time, resolve, split_path
 from store.schema import CommitNumber
 from store.tree import commit_record, find, load_parent_and_time, root_entry
 from tools.parameters import PATHS, REVISION, PathsCommand, repository_option
-from tools.render import print_json_lines, printable
+from tools.render import one_line, print_json_lines, printable
 
 CUT_TEXT = "<< History beyond this commit not fetched >>"
 
@@ -75,22 +75,24 @@ def heading(checksum: Checksum, commit: Commit) -> list[str]:
     lines.append(f"ContentChecksum:  {content_checksum(commit).hex()}")
     lines.append(f"Date:  {format_time(commit.timestamp_s)}")
     version = commit_version(commit)
-    return lines + ([f"Version: {printable(version)}"] if version else [])
+    return lines + ([f"Version: {one_line(version)}"] if version else [])
 
 
 def message(commit: Commit) -> list[str]:
     """Return the lines in which `ostree log` shows subject and body."""
     if not commit.subject:
         return ["(no subject)", ""]
-    lines = ["", f"    {printable(commit.subject)}"]
-    if commit.body:
-        lines += ["", *(f"    {line}" for line in printable(commit.body).removesuffix("\n").split("\n"))]
-    return [*lines, ""]
+    lines = ["", *_indented(commit.subject)]
+    return [*lines, *(["", *_indented(commit.body)] if commit.body else []), ""]
+
+
+def _indented(text: str) -> list[str]:
+    return [f"    {line}" for line in printable(text).removesuffix("\n").split("\n")]
 
 
 def _print_entry(reading: Reading, entry: LogEntry, *, oneline: bool) -> None:
     if oneline:
-        print(abbreviate(reading, entry.checksum), printable(entry.commit.subject) or "(no subject)")
+        print(abbreviate(reading, entry.checksum), one_line(entry.commit.subject) or "(no subject)")
     else:
         print("\n".join([*heading(entry.checksum, entry.commit), *message(entry.commit)]))
 

@@ -17,7 +17,7 @@ from store.revisions import resolve
 from store.tree import commit_number
 from tools.mounted import is_same
 from tools.parameters import REVISION, repository_option
-from tools.render import count_text, print_json, progress, size_text, table
+from tools.render import count_text, one_line, print_json, progress, say, size_text, table
 
 if TYPE_CHECKING:
     from store.marking import Rule
@@ -51,9 +51,7 @@ def _shown_alone(repository: Repository) -> dict[CommitNumber, str]:
         if not is_same(view.repository, repository.path):
             continue
         if view.state in (State.SILENT, State.CLOSED):
-            click.echo(
-                f"fsview: the view at {view.point} is {view.state}: if it is of one commit, that may go", err=True
-            )
+            say(f"the view at {one_line(view.point)} is {view.state}: if it is of one commit, that may go")
         root = view.status.get("root")
         if root is not None:
             with repository.database.reading() as reading:
@@ -160,4 +158,4 @@ def _summarise(pruned: Pruned, dry_run: bool) -> None:
         if pruned.leftovers.count:
             what += f" and {count_text(pruned.leftovers.count, 'leftover')}"
         text = f"{'would delete' if dry_run else 'deleted'} {what}, {size_text(pruned.total_bytes)}"
-    click.echo(f"fsview: {text}", err=True)
+    say(text)

@@ -31,7 +31,7 @@ from store.schema import (
     pair_key,
 )
 from store.statcache import StatRecord
-from tools.render import printable, quote_path
+from tools.render import one_line, quote_path
 
 Fields = dict[str, object]  # what JSON can hold
 
@@ -146,11 +146,11 @@ def field_lines(found: Fields) -> list[str]:
     lines = []
     for name, value in found.items():
         if isinstance(value, dict):
-            lines += [f"{printable(name)}:", *(f"    {line}" for line in field_lines(value))]
+            lines += [f"{one_line(name)}:", *(f"    {line}" for line in field_lines(value))]
         elif isinstance(value, list) and value and isinstance(value[0], dict):
-            lines += [f"{printable(name)}:", *(f"    {_one_line(item)}" for item in value)]
+            lines += [f"{one_line(name)}:", *(f"    {_one_line(item)}" for item in value)]
         else:
-            lines.append(f"{printable(name)}: {shown(value)}")
+            lines.append(f"{one_line(name)}: {shown(value)}")
     return lines
 
 

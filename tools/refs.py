@@ -17,7 +17,7 @@ from store.schema import CommitNumber, ReflogRecord
 from store.tree import commit_record
 from tools.facts import load_facts
 from tools.parameters import REF, REVISION, RevisionType, repository_option
-from tools.render import print_json, print_json_lines, printable
+from tools.render import one_line, print_json, print_json_lines
 
 
 def create_ref(repository: Repository, name: str, revision: str, *, force: bool, message: str, now_s: int) -> None:
@@ -202,7 +202,7 @@ def _print_refs(reading: Reading, prefixes: Sequence[str], *, full: bool, revisi
         print_json({name: _hex(reading, record.commit) for _, name, record in rows})
         return
     for prefix, name, record in rows:
-        shown = printable(name if full else (name.removeprefix(prefix.rstrip("/")).lstrip("/") or name))
+        shown = one_line(name if full else (name.removeprefix(prefix.rstrip("/")).lstrip("/") or name))
         print(f"{shown}\t{_hex(reading, record.commit)}" if revisions else shown)
 
 
@@ -214,7 +214,7 @@ def _print_log(reading: Reading, name: str, *, in_json: bool) -> None:
     for at, move in moves:
         checksum = _checksum_or_none(reading, move.new)
         new = abbreviate(reading, checksum) if checksum else "pruned  " if move.new else "deleted "
-        print(f"{new} {at}: {format_time(move.time_s)} {printable(move.message)}")
+        print(f"{new} {at}: {format_time(move.time_s)} {one_line(move.message)}")
 
 
 def _move_json(reading: Reading, at: str, move: ReflogRecord) -> dict[str, object]:
@@ -251,7 +251,7 @@ def tag_command(repository: Repository, name: str | None, revision: str | None, 
             raise click.UsageError("name the tag")
         with repository.database.reading() as reading:
             for full, _ in list_refs(reading, TAGS):
-                print(full.removeprefix(TAGS))
+                print(one_line(full.removeprefix(TAGS)))
         return
     full = TAGS + name.removeprefix(TAGS)
     if delete:

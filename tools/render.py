@@ -48,12 +48,18 @@ def printable(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    r"""Return *text* as `printable`, and on one line, whatever is in it.
+    r"""Return *text*, which may be a stranger's, on one line: so that no name looks like another line, either.
 
-    >>> one_line("one\n\ttwo")
-    'one\\n\\ttwo'
+    >>> one_line("one\n\ttwo \x1b[31m é")
+    'one\\n\\ttwo \\x1b[31m é'
     """
     return printable(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def say(text: str) -> None:
+    """Talk to the user, on stderr, beside what a command prints; no name in it can look like a message of ours."""
+    first, *more = printable(text).split("\n")
+    print("\n".join([f"fsview: {first}", *(f"  {line.strip()}" for line in more)]), file=sys.stderr)
 
 
 def size_text(size_bytes: int) -> str:
@@ -81,13 +87,13 @@ def count_text(count: int, noun: str) -> str:
 
 
 def table(rows: Iterable[Sequence[str]]) -> str:
-    """Return *rows*, all of one length, as lines with aligned columns.
+    """Return *rows*, all of one length, as lines with aligned columns; what is in them may be a stranger's.
 
     >>> print(table([("a", "1"), ("long", "2")]))
     a     1
     long  2
     """
-    every = list(rows)
+    every = [[one_line(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*every, strict=True)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in every)
     return "\n".join(line.rstrip() for line in lines)

@@ -21,7 +21,7 @@ from tools.facts import facts_json, load_facts
 from tools.log import heading, message
 from tools.ls import xattrs_text
 from tools.parameters import REVISION, repository_option
-from tools.render import count_text, print_json, printable, quote_path
+from tools.render import count_text, one_line, print_json, quote_path
 
 _SIGNATURES: Final = {"ostree.sign.ed25519": "aay", "ostree.gpgsigs": "aay", "fsview.sign.made": "a(ayay)"}
 
@@ -34,10 +34,10 @@ def commit_lines(reading: Reading, number: CommitNumber) -> list[str]:
     lines += [f"Dirtree:  {commit.root_dirtree.hex()}", f"Dirmeta:  {commit.root_dirmeta.hex()}"]
     lines.append(f"Entries:  {record.entries}, of these {count_text(record.directories - 1, 'directory')}")
     refs = refs_at(reading, number)
-    lines += [f"Refs:  {' '.join(refs)}"] if refs else []
+    lines += [f"Refs:  {one_line(' '.join(refs))}"] if refs else []
     for title, metadata in (("Metadata", commit.metadata), ("Detached metadata", detached_metadata(reading, number))):
         lines += [f"{title}:"] if metadata else []
-        lines += [f"    {printable(key)}: {printable(_value_text(key, value))}" for key, value in metadata]
+        lines += [f"    {one_line(key)}: {one_line(_value_text(key, value))}" for key, value in metadata]
     return [*lines, *message(commit)]
 
 
@@ -63,7 +63,7 @@ def object_lines(reading: Reading, place: Place) -> list[str]:
     else:
         lines.append(f"Size:  {entry.size}")
     lines.append(f"Mtime:  {format_time(entry.mtime_ns // 10**9)}")
-    return lines + ([f"Xattrs:  {printable(xattrs_text(facts))}"] if facts.xattrs else [])
+    return lines + ([f"Xattrs:  {one_line(xattrs_text(facts))}"] if facts.xattrs else [])
 
 
 def object_json(reading: Reading, place: Place) -> dict[str, object]:
@@ -76,7 +76,7 @@ def _print_key(reading: Reading, number: CommitNumber, key: str) -> None:
     if key not in metadata:
         has = ", ".join(metadata) or "none"
         raise NotFoundError(f"the commit has no metadata {key!r}; it has: {has}")
-    print(format_text(metadata[key]))
+    print(one_line(format_text(metadata[key])))
 
 
 EXAMPLES = """

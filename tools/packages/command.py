@@ -17,7 +17,7 @@ from tools.packages.listing import LOOKED_FOR, list_packages
 from tools.packages.package import Package
 from tools.packages.tree import StoredTree
 from tools.parameters import REVISION, repository_option
-from tools.render import json_path, print_json, printable, quote_path, table
+from tools.render import json_path, one_line, print_json, quote_path, say, table
 
 
 class _Lists:
@@ -45,7 +45,7 @@ class _Lists:
 
     def _tell(self, error: FormatError) -> None:
         self.damaged = True
-        click.echo(f"fsview: {printable(str(error))}", err=True)
+        say(one_line(str(error)))
 
 
 def _package_json(package: Package) -> dict[str, str]:
@@ -91,7 +91,7 @@ def changes_lines(changes: PackageChanges) -> list[str]:
     for title, singles in (("Removed:", changes.removed), ("Added:", changes.added)):
         found += [title] * bool(singles)
         found += [f"  {named(package)} {package.version}" for package in singles]
-    return [printable(line) for line in found]
+    return [one_line(line) for line in found]
 
 
 PACKAGES_EXAMPLES = """
@@ -121,7 +121,7 @@ def packages_command(repository: Repository, revision: str, in_json: bool) -> No
     if in_json:
         print_json([_package_json(package) for package in found])
     elif found:
-        print(printable(table([(one.manager, one.name, one.version, one.architecture) for one in found])))
+        print(table([(one.manager, one.name, one.version, one.architecture) for one in found]))
     if lists.damaged:
         click.get_current_context().exit(1)
 

@@ -23,7 +23,7 @@ from store.revisions import resolve, split_path
 from store.schema import CommitNumber
 from store.tree import commit_number, commit_record
 from tools.parameters import REVISION, repository_option
-from tools.render import count_text, print_json, printable, progress
+from tools.render import count_text, one_line, print_json, progress, say
 from tools.signing.ed25519 import PublicKey, SecretKey
 from tools.signing.judging import Verdict, judge
 from tools.signing.key_lists import parse_public_keys
@@ -228,7 +228,7 @@ def _verdict_json(verdict: Verdict) -> dict[str, object]:
 
 
 def _lines(verdicts: list[Verdict], trusted: TrustedKeys, is_whole: bool) -> list[str]:
-    lines = [printable(verdict.text) for verdict in verdicts] or ["it has no signature; 'fsview certify' makes one"]
+    lines = [one_line(verdict.text) for verdict in verdicts] or ["it has no signature; 'fsview certify' makes one"]
     if not trusted:
         lines.append(f"no key is trusted: name files of keys with --trusted, or in {TRUSTED_VARIABLE}")
     return lines + ["every object that it reaches has its sha256"] * is_whole
@@ -236,6 +236,6 @@ def _lines(verdicts: list[Verdict], trusted: TrustedKeys, is_whole: bool) -> lis
 
 def _damage(checksum: Checksum, findings: list[Finding]) -> FsviewError:
     for finding in findings[:_FINDINGS_SHOWN]:
-        click.echo(str(finding), err=True)
+        say(one_line(str(finding)))
     where = f"the tree of {checksum.hex()[:12]}"
     return CorruptionError(where, "the repository", "sha256 as signed", count_text(len(findings), "error"))

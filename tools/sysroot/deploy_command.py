@@ -12,9 +12,9 @@ import click
 from store.schema import TreeId
 from store.tree import tree_record
 from tools.parameters import REPO_OPTION, given_repository, named_repository
-from tools.render import print_json, progress
+from tools.render import one_line, print_json, progress, say
 from tools.sysroot.layout import Sysroot
-from tools.sysroot.options import OS_OPTION, SYSROOT_OPTION, open_sysroot, policy_sysroot, say
+from tools.sysroot.options import OS_OPTION, SYSROOT_OPTION, open_sysroot, policy_sysroot
 from tools.sysroot.outcome import written_text
 from tools.sysroot.policy import check_policy
 from tools.sysroot.settings import SETTINGS_FILE, is_sysroot
@@ -90,7 +90,7 @@ def _deploy_once(
             if given["in_json"]:
                 print_json({"dry_run": True} | facts)
             else:
-                print(f"would write {target.checksum} {target.title} to {dest}".replace("  ", " "))
+                print(one_line(f"would write {target.checksum} {target.title} to {dest}".replace("  ", " ")))
             return
         with progress("deploying", entries, "entries") as advance:
             made = deploy_once(

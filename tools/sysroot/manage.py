@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from store.errors import FsviewError, NotFoundError, SysrootError
-from tools.render import print_json
+from tools.render import print_json, say
 from tools.sysroot.layout import Generation, Stateroot
 from tools.sysroot.options import (
     DRY_RUN_OPTION,
@@ -15,7 +15,6 @@ from tools.sysroot.options import (
     NO_WAIT_OPTION,
     changing,
     generation_text,
-    say,
     stateroot_options,
 )  # fmt: skip
 from tools.sysroot.origin import ORIGIN_FILE

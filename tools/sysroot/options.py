@@ -12,6 +12,7 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 import click
 
 from store.errors import NotFoundError
+from tools.render import one_line
 from tools.sysroot.layout import Generation, Stateroot, Sysroot
 from tools.sysroot.locking import locked
 from tools.sysroot.settings import is_sysroot
@@ -83,11 +84,6 @@ def changing(stateroot: Stateroot, *, no_wait: bool, dry_run: bool = False) -> I
         yield
 
 
-def say(text: str) -> None:
-    """Talk to the user."""
-    click.echo(f"fsview: {text}", err=True)
-
-
 def generation_json(generation: Generation) -> dict[str, object]:
     """Return what is known of a generation as a JSON object."""
     origin = generation.origin
@@ -120,4 +116,4 @@ def generation_text(generation: Generation) -> str:
     """Return what a generation is, in a line."""
     origin = generation.origin
     parts = [origin.ref or "", origin.title and f"({origin.title})", origin.commit[:8]]
-    return f"generation {generation.number}: {' '.join(part for part in parts if part)}"
+    return one_line(f"generation {generation.number}: {' '.join(part for part in parts if part)}")

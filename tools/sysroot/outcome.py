@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from tools.render import count_text, json_path, print_json, size_text
+from tools.render import count_text, json_path, one_line, print_json, say, size_text
 from tools.sysroot.data_versions import Lower
 from tools.sysroot.deploy import Outcome
-from tools.sysroot.options import generation_json, generation_text, say
+from tools.sysroot.options import generation_json, generation_text
 
 if TYPE_CHECKING:
     from tools.filling import Written
@@ -24,7 +24,7 @@ def print_plan(plan: Plan, *, in_json: bool) -> None:
         print_json(plan_json(plan))
         return
     for line in plan_lines(plan):
-        print(line)
+        print(one_line(line))
 
 
 def print_outcome(outcome: Outcome, *, in_json: bool) -> None:
@@ -33,7 +33,7 @@ def print_outcome(outcome: Outcome, *, in_json: bool) -> None:
         print_json(_outcome_json(outcome))
         return
     for line in _outcome_lines(outcome):
-        say(line)
+        say(one_line(line))
     print(outcome.generation.root)
 
 

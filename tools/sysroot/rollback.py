@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from store.errors import SysrootError
+from tools.render import say
 from tools.sysroot.activate import activate
 from tools.sysroot.data_versions import lower_versions, raise_marks, refuse_lower
 from tools.sysroot.layout import Generation, Stateroot
@@ -26,7 +27,6 @@ from tools.sysroot.options import (
     changing,
     generation_json,
     generation_text,
-    say,
     stateroot_options,
 )  # fmt: skip
 from tools.sysroot.origin import HighWater, Origin

@@ -10,10 +10,10 @@ import click
 
 from store.repository import Repository
 from tools.parameters import REPO_OPTION, located_repository
-from tools.render import print_json
+from tools.render import print_json, say
 from tools.sysroot.layout import Sysroot
 from tools.sysroot.locking import locked
-from tools.sysroot.options import DRY_RUN_OPTION, JSON_OPTION, SYSROOT_OPTION, open_sysroot, say
+from tools.sysroot.options import DRY_RUN_OPTION, JSON_OPTION, SYSROOT_OPTION, open_sysroot
 from tools.sysroot.settings import CERTIFIED, Policy, SysrootSettings
 
 _IDENTITY_BYTES = 8

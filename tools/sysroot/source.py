@@ -7,14 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from store.errors import NotFoundError
 from store.objects import checksum_from_hex
 from store.repository import Repository
 from store.tree import commit_number
 from tools.parameters import may_be_path
-from tools.render import progress
+from tools.render import one_line, progress, say
 from tools.sysroot.layout import Sysroot
 
 if TYPE_CHECKING:
@@ -79,6 +77,6 @@ def take_over(repository: Repository, found: Located, path: str, why: str, *, dr
     from tools.commit import reporter
     from tools.receive import receive
 
-    click.echo(f"fsview: {path} is copied through the mount: {why}", err=True)
+    say(one_line(f"{path} is copied through the mount: {why}"))
     with progress("copying through the mount", unit="files") as advance:
         receive(repository, found, path, reporter(advance))

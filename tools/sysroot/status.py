@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from store.errors import FsviewError
-from tools.render import print_json, printable
+from tools.render import one_line, print_json
 from tools.sysroot.data_versions import lower_versions
 from tools.sysroot.layout import Generation, Stateroot
 from tools.sysroot.options import JSON_OPTION, OS_OPTION, SYSROOT_OPTION, generation_json, open_sysroot
@@ -83,14 +83,14 @@ def _block(generation: Generation, *, is_current: bool, marks: Generation) -> It
     }
     for name, text in facts.items():
         if text:
-            yield f"{name:>16}: {printable(text)}"
+            yield f"{name:>16}: {one_line(text)}"
     for lower in lower_versions(origin.declares, marks.origin.high_water):
-        yield f"{'Too old for /var':>16}: {printable(lower.text)}"
+        yield f"{'Too old for /var':>16}: {one_line(lower.text)}"
 
 
 def _print_stateroot(stateroot: Stateroot) -> None:
     generations = stateroot.generations()
-    print(f"{stateroot.name}:")
+    print(f"{one_line(stateroot.name)}:")
     if not generations:
         print("  nothing is deployed yet")
         return
@@ -106,10 +106,10 @@ def _update_text(update: Update | None) -> str:
     if update is None:
         return "nothing new"
     if update.text:
-        return printable(update.text)
+        return one_line(update.text)
     older = ", older than what was deployed: see upgrade --allow-downgrade" if update.is_older else ""
     refused = f", refused: {update.refused}" if update.refused else ""
-    return printable(f"{update.commit[:8]} {update.title} ({update.committed}){older}{refused}")
+    return one_line(f"{update.commit[:8]} {update.title} ({update.committed}){older}{refused}")
 
 
 def _json(stateroot: Stateroot) -> dict[str, object]:

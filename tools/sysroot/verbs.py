@@ -12,7 +12,7 @@ from store.repository import Repository
 from store.schema import TreeId
 from store.tree import tree_record
 from tools.parameters import RevisionType
-from tools.render import print_json, progress
+from tools.render import print_json, progress, say
 from tools.sysroot.deploy import MergeOptions, Options, deploy
 from tools.sysroot.layout import Stateroot
 from tools.sysroot.options import (
@@ -23,7 +23,6 @@ from tools.sysroot.options import (
     SNAPSHOT_OPTION,
     changing,
     generation_json,
-    say,
     stateroot_options,
 )  # fmt: skip
 from tools.sysroot.outcome import print_outcome, print_plan
