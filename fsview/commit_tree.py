@@ -25,7 +25,9 @@ from fsview.nodeid import (
 )  # fmt: skip
 from fsview.ownership import Ownership
 from fsview.rank import EntryRank, Rank, child_entry_rank, child_rank, descend, descend_to_entry
+from store.bounds import PATH_BYTES_MAX, beyond, shortened
 from store.database import Reading
+from store.errors import FormatError
 from store.listing import Entry, Listing
 from store.repository import Repository
 from store.schema import GENERATION, CommitNumber, CommitRecord, MetaId, TreeId, id_key
@@ -33,6 +35,7 @@ from store.tree import commit_record, load_listing, root_entry
 
 _LISTED_ENTRIES_MAX: Final = 1 << 16  # about 10 MB
 _PLACES_MAX: Final = 1 << 15  # about 20 MB
+_PLACE_BYTES: Final = 8 << 10  # a longer path counts for more, but the way to the deepest place of a tree fits in
 _FILES_MAX: Final = 1 << 14  # about 8 MB
 _SECONDS_MAX: Final = (1 << 63) // 10**9 - 1  # a commit's time has 64 bits of seconds; stat shows it in nanoseconds
 
@@ -186,11 +189,13 @@ class CommitTrees:
         if found is not None:
             return found
         path = place.path + b"/" + entry.name
+        if len(path) > PATH_BYTES_MAX:
+            raise FormatError(f"{shortened(path)} has {beyond(0, len(path))}; fsview commits no such tree any more")
         ino = directory_ino(self._secret, path, TreeId(entry.id), MetaId(entry.meta_id))
         attributes = self.shown(directory_node(place.commit, rank), ino, entry)
         entry_rank = child_entry_rank(place.entry_rank, entry)
         child = Place(place.commit, rank, entry_rank, place.rank, path, entry, attributes)
-        self._places.put((place.commit, rank), child)
+        self._places.put((place.commit, rank), child, 1 + len(path) // _PLACE_BYTES)
         return child
 
     def shown(self, node: NodeId, ino: Ino, entry: Entry) -> Attributes:

@@ -8,11 +8,22 @@ from functools import lru_cache
 from typing import Final, TypeVar
 
 from store.database import Reading
-from store.errors import CorruptionError, FormatError
+from store.errors import CorruptionError, FormatError, FsviewError
 from store.findings import Subject
 from store.objects import Checksum, DirMeta, ObjectType
+from store.reach import Reach
 from store.repository import Repository
-from store.schema import FIRST_ID, CommitRecord, FileRecord, MetaRecord, TreeRecord, counter_key, id_key, key_id
+from store.schema import (
+    FIRST_ID,
+    CommitRecord,
+    FileRecord,
+    MetaRecord,
+    TreeId,
+    TreeRecord,
+    counter_key,
+    id_key,
+    key_id,
+)
 from store.tree import object_id
 
 Record = TypeVar("Record")
@@ -42,6 +53,7 @@ class Context:
         self.repository, self.reading = repository, reading
         self.is_first_seen = repository.settings.mtime == "first-seen"
         self.meta = lru_cache(maxsize=4096)(self._meta)
+        self._reach = Reach(reading)
 
     def get(self, table: bytes, key: bytes) -> bytes | None:
         """Return a value, or None."""
@@ -68,6 +80,13 @@ class Context:
     def commit(self, number: int) -> CommitRecord | None:
         """Return the record of a commit."""
         return self._record(b"commit", number, CommitRecord.unpack)
+
+    def reach(self, tree_id: int) -> str:
+        """Return what is too deep in the tree of a commit, "" if nothing is."""
+        try:
+            return self._reach.problem(TreeId(tree_id))
+        except FsviewError:
+            raise Elsewhere from None
 
     def counter(self, name: str) -> int | None:
         """Return the counter *name*, or None where it is damaged, which is reported with the table head.

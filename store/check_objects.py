@@ -203,6 +203,10 @@ def check_commit(context: Context, key: bytes, value: bytes) -> Iterator[str]:
         yield f"its root is dirtree {commit.root_dirtree.hex()}, but the id {record.tree_id} is another or none"
     elif (tree.directories, tree.entries) != (record.directories, record.entries):
         yield f"it counts {record.directories} directories and {record.entries} entries, its dirtree does not"
+    else:
+        too_much = context.reach(record.tree_id)
+        if too_much:
+            yield f"its tree has {too_much}, so it can't be checked out"
     if meta is None or meta[0] != commit.root_dirmeta:
         yield f"its root is dirmeta {commit.root_dirmeta.hex()}, but the id {record.meta_id} is another or none"
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Final
 
+from store.bounds import beyond
 from store.database import Reading
 from store.errors import FsviewError
 from store.findings import Subject
@@ -15,7 +16,6 @@ from store.refs import list_refs
 from store.schema import CommitNumber, CommitRecord, TreeId, id_key, key_id
 from store.tree import commit_record, load_listing
 
-_LEVELS_MAX: Final = 10_000
 _DIGITS: Final = 8
 _DAMAGE: Final = (FsviewError, ValueError, struct.error)
 
@@ -97,7 +97,7 @@ class _Search:
             text = f"{name}:{below.decode('utf-8', 'backslashreplace')}"
             hits = [self._note(Subject(kind, number), text), self._note(Subject(ObjectType.DIRMETA, meta_id), text)]
             found[0] |= any(hits)
-            if kind == ObjectType.DIRTREE and number not in self._without and len(stack) < _LEVELS_MAX:
+            if kind == ObjectType.DIRTREE and number not in self._without and not beyond(len(stack), len(below)):
                 stack.append((TreeId(number), below, self._rows(TreeId(number)), [False]))
 
     def _rows(self, tree_id: TreeId) -> Iterator[tuple[bytes, ObjectType, int, int]]:

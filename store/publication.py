@@ -19,6 +19,7 @@ from store.errors import FormatError
 from store.listing import pack_listing
 from store.mtimes import assign_mtime
 from store.objects import Checksum, Commit, DirTree, ObjectType, checksum_of
+from store.reach import Reach
 from store.repository import Repository
 from store.schema import (
     BLOCK_BYTES,
@@ -96,6 +97,11 @@ class Publication:
             return CommitNumber(known), checksum
         tree_id = self._need(ObjectType.DIRTREE, commit.root_dirtree)
         meta_id = self._need(ObjectType.DIRMETA, commit.root_dirmeta)
+        problem = Reach(self._writing).problem(TreeId(tree_id))
+        if problem:
+            raise FormatError(
+                f"the tree to be committed has {problem}; nothing was committed; leave out what is so deep"
+            )
         tree = tree_record(self._writing, TreeId(tree_id))
         record = CommitRecord(checksum, TreeId(tree_id), MetaId(meta_id), tree.directories, tree.entries, raw)
         number = self._take("commit", ObjectType.COMMIT, checksum)

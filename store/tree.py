@@ -6,6 +6,7 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+from store.bounds import check_place
 from store.database import Reading
 from store.errors import CorruptionError, FormatError, NotFoundError
 from store.listing import Entry, Listing
@@ -131,7 +132,11 @@ def find(reading: Reading, root: Entry, path: bytes) -> Entry:
 
 
 def walk(reading: Reading, root: Entry, path: bytes = b"") -> Iterator[tuple[bytes, Entry]]:
-    """Yield (path, entry) of everything below the directory *root*, in preorder; paths begin with *path* + "/"."""
+    """Yield (path, entry) of everything below the directory *root*, in preorder; paths begin with *path* + "/".
+
+    Raises:
+        FormatError: it is deeper than any tree that is committed now.
+    """
     stack = [(path, iter(load_listing(reading, TreeId(root.id))))]
     while stack:
         here, entries = stack[-1]
@@ -139,8 +144,7 @@ def walk(reading: Reading, root: Entry, path: bytes = b"") -> Iterator[tuple[byt
             below = here + b"/" + entry.name
             yield below, entry
             if entry.is_directory:
-                if len(stack) > 10_000:  # a path that long has no name in any file system
-                    raise CorruptionError("a dirtree", _text(below), "at most 10,000 levels", "more")
+                check_place(len(stack), below)
                 stack.append((below, iter(load_listing(reading, TreeId(entry.id)))))
                 break
         else:

@@ -12,8 +12,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from store.bounds import PATH_BYTES_MAX, beyond, shortened
 from store.database import Database
+from store.errors import SourceError
 from store.mtimes import limit_mtime
+from store.object_rules import NAME_BYTES_MAX
 from store.objects import Checksum, DirMeta, DirTree
 from store.publication import Phase, Report
 from store.schema import FileId, FileRecord, MetaId, TreeId, id_key
@@ -26,6 +29,7 @@ from tools.sources import Directory, Scanned
 
 _UNSURE = bytes(STAT.size)
 _QUEUED_MAX: Final = 1 << 17  # entries of directories that wait for their files
+_ENTRY_BYTES: Final = 256  # about what one takes in memory; paths of directories count, too
 
 
 class _Made(NamedTuple):
@@ -46,13 +50,16 @@ class _Frame:
     scanned: Scanned
     waiting: Iterator[tuple[bytes, Directory]]
     parent: _Frame | None
+    level: int  # how many directories are above it
+    path_bytes: int  # of its path below the root
     children: dict[bytes, _Made] = field(default_factory=dict)
     lost: set[bytes] = field(default_factory=set)  # directories that vanished before they could be read
 
     @property
     def weight(self) -> int:
         """About how many entries it holds in memory."""
-        return 1 + len(self.scanned.stats) + (len(self.scanned.unchanged.names) if self.scanned.unchanged else 0)
+        path = len(self.directory.path) // _ENTRY_BYTES
+        return 1 + path + len(self.scanned.stats) + (len(self.scanned.unchanged.names) if self.scanned.unchanged else 0)
 
 
 @dataclass(slots=True)
@@ -80,6 +87,9 @@ class Builder:
         """Scan *root*, stage its dirtrees and dirmetas, and return what names it.
 
         Where the outcome lists unreadable files, the tree lacks them and must not be published.
+
+        Raises:
+            SourceError: it is deeper than a tree may be.
         """
         queue: deque[_Frame] = deque()  # what is scanned, in postorder: children before parents
         queued = 0
@@ -112,9 +122,13 @@ class Builder:
                 stack.append(below)
 
     def _frame(self, name: bytes, directory: Directory, parent: _Frame | None) -> _Frame:
+        level, path_bytes = (parent.level + 1, parent.path_bytes + 1 + len(name)) if parent else (0, 0)
+        _check_place(directory, level, path_bytes)
         scanned = directory.scan()
+        if path_bytes + 1 + NAME_BYTES_MAX > PATH_BYTES_MAX:
+            _check_place(directory, level, path_bytes + 1 + max(map(len, scanned.all_files()), default=-1))
         waiting = scanned.directories if scanned.tree_id is None else {}  # a tree that is known needs no look inside
-        return _Frame(name, directory, scanned, iter(waiting.items()), parent)
+        return _Frame(name, directory, scanned, iter(waiting.items()), parent, level, path_bytes)
 
     def _finish(self, frame: _Frame) -> None:
         assert frame.parent is not None
@@ -198,3 +212,13 @@ class Builder:
     def _count(self, files: int) -> None:
         self.outcome.files += files
         self._report(self._phase, self.outcome.files)
+
+
+def _check_place(directory: Directory, level: int, path_bytes: int) -> None:
+    """Refuse what is too deep before more of it is read: the way there is held in memory, all of it."""
+    what = beyond(level, path_bytes)
+    if what:
+        raise SourceError(
+            f"{shortened(directory.path)} has {what}, which no checkout could be made of; nothing was committed; "
+            f"leave it out with --ignore, or move up what is in it"
+        )

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from store.bounds import check_place
 from store.database import Reading
 from store.errors import NotFoundError
 from store.listing import Entry
@@ -60,6 +61,7 @@ def diff_trees(
         if not are_directories or _meta_id(before) != _meta_id(after):
             yield change
         if are_directories or whole or change.kind is Kind.ADDED:
+            check_place(len(stack) - 1, change.path)
             stack.append(_different_pairs(reading, change))
 
 

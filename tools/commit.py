@@ -86,6 +86,7 @@ class _WorkspaceType(click.ParamType[Path]):
 @click.option("--ignore-files", is_flag=True, help="Honour .fsviewignore files in the tree.")
 @click.option("--skip-special", is_flag=True, help="Leave out devices, FIFOs and sockets.")
 @click.option("--one-file-system", is_flag=True, help="Leave out what is mounted below DIRECTORY.")
+@click.option("--allow-holes", is_flag=True, help="Of a tar archive, take sparse files whose holes are huge.")
 @click.option("--allow-changed", is_flag=True, help="Store files that change while they are read.")
 @click.option("--no-stat-cache", is_flag=True, help="Read every file, also those that look unchanged.")
 @repository_option
@@ -232,5 +233,5 @@ def _disk_options(options: dict[str, Any]) -> DiskOptions:
     patterns = [*(options["skip_list"].read().split("\n") if options["skip_list"] else ()), *options["ignore"]]
     return DiskOptions(
         recipe, compile_patterns(patterns) if patterns else None, options["ignore_files"], options["skip_special"],
-        options["one_file_system"], not options["no_stat_cache"],
+        options["one_file_system"], not options["no_stat_cache"], options["allow_holes"],
     )  # fmt: skip

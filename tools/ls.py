@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import click
 
+from store.bounds import check_place
 from store.database import Reading
 from store.listing import Entry
 from store.repository import Repository
@@ -31,8 +32,13 @@ def entries_below(reading: Reading, path: bytes, entry: Entry, *, recursive: boo
         if len(stack) > 1:
             yield where, directory
         if directory.is_directory and (recursive or len(stack) == 1):
-            below = sorted(load_listing(reading, TreeId(directory.id)), key=lambda item: item.is_directory)
-            stack.append(iter([(where + b"/" + item.name, item) for item in below]))
+            check_place(len(stack) - 1, where)
+            stack.append(_sorted_entries(reading, where, directory))
+
+
+def _sorted_entries(reading: Reading, path: bytes, directory: Entry) -> Iterator[tuple[bytes, Entry]]:
+    for item in sorted(load_listing(reading, TreeId(directory.id)), key=lambda item: item.is_directory):
+        yield path + b"/" + item.name, item
 
 
 def ls_line(path: bytes, facts: Facts, *, checksums: bool, xattrs: bool) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from store import object_rules
+from store.bounds import check_place
 from store.errors import CorruptionError, InvalidNameError
 from store.listing import Entry, Listing, pack_listing
 from store.repository import Repository
@@ -29,7 +30,6 @@ from tools.linking import Linker
 from tools.neighbours import Neighbour
 from tools.render import quote_path
 
-_DEPTH_MAX: Final = 10_000
 _ACLS: Final = ("system.posix_acl_default", "system.posix_acl_access")
 _ALONE_ENTRIES_MAX: Final = 2048  # for more, other processes pay
 _PROCESSES_MAX: Final = 8
@@ -127,8 +127,7 @@ class TreeWriter:
     def _make(self, here: int, path: bytes, name: bytes) -> bytes:
         """Make a directory in *path*, which is open; return its own path."""
         below = path + b"/" + name
-        if below.count(b"/") > _DEPTH_MAX:
-            raise CorruptionError("a dirtree", quote_path(below), f"at most {_DEPTH_MAX} levels", "more")
+        check_place(below.count(b"/"), below)
         with self._filler.told(below):
             os.mkdir(name, 0o700, dir_fd=here)
         return below

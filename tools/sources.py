@@ -60,7 +60,9 @@ class Scanned:
 class Directory(Protocol):
     """A directory of a source."""
 
-    path: bytes  # for messages
+    @property
+    def path(self) -> bytes:
+        """Its path for messages."""
 
     def meta(self) -> DirMeta | MetaId:
         """Return owner, mode and xattrs, or the dirmeta that has them."""
@@ -73,7 +75,7 @@ class Directory(Protocol):
 class DiskOptions:
     """What becomes of a source. `is_skipped` gets a path below the root, b"/usr/bin", and "is a directory".
 
-    Of other sources than directories on disk, only the first two and skip_special are asked.
+    Of other sources than directories on disk, only the first two, skip_special and allow_holes are asked.
     """
 
     recipe: Recipe = field(default_factory=Recipe)
@@ -82,18 +84,31 @@ class DiskOptions:
     skip_special: bool = False
     one_file_system: bool = False
     stat_cache: bool = True
+    allow_holes: bool = False  # in sparse files of a tar archive, however large
 
 
 class MemoryDirectory:
-    """A directory that was read whole, its files staged already."""
+    """A directory that was read whole, its files staged already.
 
-    __slots__ = ("directories", "dirmeta", "files", "mtime_ns", "path")
+    Its path is made when somebody asks: held by each, the paths of a deep tree would take more than all else.
+    """
 
-    def __init__(self, path: bytes, dirmeta: DirMeta, mtime_ns: int) -> None:
-        """Make an empty one."""
-        self.path, self.dirmeta, self.mtime_ns = path, dirmeta, mtime_ns
+    __slots__ = ("_above", "_name", "directories", "dirmeta", "files", "mtime_ns")
+
+    def __init__(self, name: bytes, dirmeta: DirMeta, mtime_ns: int, above: MemoryDirectory | None = None) -> None:
+        """Make an empty one, in the directory *above*; None: the root."""
+        self._name, self._above, self.dirmeta, self.mtime_ns = name, above, dirmeta, mtime_ns
         self.files: dict[bytes, Checksum] = {}
         self.directories: dict[bytes, MemoryDirectory] = {}
+
+    @property
+    def path(self) -> bytes:
+        """Its path in the archive."""
+        names, here = [], self
+        while here._above is not None:
+            names.append(here._name)
+            here = here._above
+        return b"/" + b"/".join(reversed(names))
 
     def meta(self) -> DirMeta | MetaId:
         """Return the dirmeta."""
@@ -107,11 +122,16 @@ class MemoryDirectory:
 class MergedDirectory:
     """Several directories at the same place: a later one's files and metadata win, directories merge."""
 
-    __slots__ = ("_layers", "path")
+    __slots__ = ("_layers",)
 
     def __init__(self, layers: list[Directory]) -> None:
         """*layers* from the lowest to the highest."""
-        self._layers, self.path = layers, layers[-1].path
+        self._layers = layers
+
+    @property
+    def path(self) -> bytes:
+        """The highest layer's."""
+        return self._layers[-1].path
 
     def meta(self) -> DirMeta | MetaId:
         """Return the highest layer's dirmeta."""

@@ -6,26 +6,26 @@ taken by number, xattrs from SCHILY.xattr.* records, times from the headers.
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import io
-import lzma
+import os
 import stat
 import sys
 import tarfile
-import zlib
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, BinaryIO, Self, cast
+from typing import BinaryIO
 
+from store.bounds import beyond, shortened
 from store.errors import FormatError, SourceError
 from store.objects import Checksum, DirMeta, Xattrs
 from store.stager import PIECE_BYTES, WHOLE_BYTES_MAX, Stager
 from tools.sources import DiskOptions, MemoryDirectory
+from tools.tar_limits import HOLES_BYTES_FREE
+from tools.tar_stream import Archive, Member, NotWhole
+from tools.unpacking import DAMAGE, unpacked
 
 _XATTR_PREFIX = "SCHILY.xattr."
 _SECONDS_MAX = 2**64
+_SPECIALS_MAX = 1000  # that are named
 
 
 def read_tar(path: Path | None, stager: Stager, options: DiskOptions) -> MemoryDirectory:
@@ -34,18 +34,19 @@ def read_tar(path: Path | None, stager: Stager, options: DiskOptions) -> MemoryD
     It may be compressed with gzip, bzip2 or xz.
 
     Raises:
-        FormatError: not a whole tar archive, or one with names that lead out of it.
+        FormatError: not a whole tar archive, one with names that lead out of it, or one that asks for too much.
         SourceError: devices, FIFOs; all of them are named.
     """
     where = "standard input" if path is None else str(path)
     with ExitStack() as stack:
         raw = sys.stdin.buffer if path is None else stack.enter_context(path.open("rb"))
         try:
-            file = stack.enter_context(_unpacked(raw))
-            root = _Reader(stager, options).read(file)
+            file, is_compressed = stack.enter_context(unpacked(raw))
+            archive = Archive(file, None if is_compressed else _size(raw), allow_holes=options.allow_holes)
+            root = _Reader(stager, options).read(archive)
             while file.read(PIECE_BYTES):  # what checks the compressed stream stands at its end
                 pass
-        except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, _NotWhole) as error:
+        except (*DAMAGE, NotWhole) as error:
             raise FormatError(f"{where} is not a whole tar archive: {error}; nothing was committed") from error
         except OSError as error:
             if error.errno is not None:
@@ -54,53 +55,22 @@ def read_tar(path: Path | None, stager: Stager, options: DiskOptions) -> MemoryD
     return root
 
 
-@contextmanager
-def _unpacked(raw: BinaryIO) -> Iterator[IO[bytes]]:
-    """Open what is compressed. Not left to tarfile, which doesn't check what the compressor wrote to be checked."""
-    buffered = io.BufferedReader(raw, PIECE_BYTES) if isinstance(raw, io.RawIOBase) else raw
-    assert isinstance(buffered, io.BufferedReader)
-    magic = buffered.peek(6)[:6]
-    if magic.startswith(b"\x1f\x8b"):
-        with gzip.GzipFile(fileobj=buffered) as file:
-            yield cast("IO[bytes]", file)
-    elif magic.startswith(b"BZh"):
-        with bz2.BZ2File(buffered) as file:
-            yield file
-    elif magic == b"\xfd7zXZ\0":
-        with lzma.LZMAFile(buffered) as file:
-            yield file
-    else:
-        yield buffered
-
-
-class _NotWhole(Exception):
-    """A tar archive ends, or goes wrong, in the middle."""
-
-
-class _Member(tarfile.TarInfo):
-    @classmethod
-    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> Self:
-        """Return the next member. TarFile itself takes a damaged header, or none, for the archive's end."""
-        try:
-            return super().fromtarfile(tarfile_)
-        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the end, as it should be
-            raise
-        except tarfile.HeaderError as error:
-            raise _NotWhole(f"at byte {tarfile_.offset}, {error}") from error
+def _size(raw: BinaryIO) -> int | None:
+    """Return how large a file is; None of a pipe, which tells nothing of what is to come."""
+    status = os.fstat(raw.fileno())
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
 class _Reader:
     def __init__(self, stager: Stager, options: DiskOptions) -> None:
         self._stager, self._recipe, self._options = stager, options.recipe, options
-        self._root = self._directory(b"/", 0)
+        self._root = self._directory(b"", 0)
         self._left_out: dict[bytes, Checksum] = {}  # files that are skipped, for hard links to them
         self._specials: list[str] = []
 
-    def read(self, file: IO[bytes]) -> MemoryDirectory:
-        with tarfile.open(fileobj=file, mode="r|", errors="surrogateescape", tarinfo=_Member) as archive:
-            while (member := archive.next()) is not None:
-                archive.members.clear()  # type: ignore[attr-defined]  # they would pile up; nobody looks back
-                self._add(archive, member)
+    def read(self, archive: Archive) -> MemoryDirectory:
+        for member in archive:
+            self._add(archive, member)
         if self._specials and not self._options.skip_special:
             raise SourceError(
                 f"a commit can't hold devices, FIFOs or sockets: {', '.join(self._specials)}; "
@@ -108,25 +78,26 @@ class _Reader:
             )
         return self._root
 
-    def _directory(self, path: bytes, mtime_ns: int) -> MemoryDirectory:
+    def _directory(self, name: bytes, mtime_ns: int, above: MemoryDirectory | None = None) -> MemoryDirectory:
         """Return a directory that the stream doesn't describe: OSTree gives it no other owner either."""
-        return MemoryDirectory(path, DirMeta(0, 0, stat.S_IFDIR | 0o755), mtime_ns)
+        return MemoryDirectory(name, DirMeta(0, 0, stat.S_IFDIR | 0o755), mtime_ns, above)
 
-    def _add(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
-        parts = _parts(member.name)
-        if self._is_skipped(parts, member.isdir()):
-            if member.isreg() or member.islnk():
-                found = self._linked(member) if member.islnk() else self._stage(archive, member)
+    def _add(self, archive: Archive, member: Member) -> None:
+        info = member.info
+        parts = _parts(info.name)
+        if self._is_skipped(parts, info.isdir()):
+            if (info.isreg() or info.islnk()) and member.holes_bytes <= HOLES_BYTES_FREE:
+                found = self._linked(info) if info.islnk() else self._stage(archive, member)
                 self._left_out[b"/".join(parts)] = found
-        elif member.isdir():
-            self._add_directory(parts, member)
-        elif member.islnk() or member.isreg() or member.issym():
-            parent = self._parent(parts, member)
-            found = self._linked(member) if member.islnk() else self._stage(archive, member)
+        elif info.isdir():
+            self._add_directory(parts, info)
+        elif info.islnk() or info.isreg() or info.issym():
+            parent = self._parent(parts, info)
+            found = self._linked(info) if info.islnk() else self._stage(archive, member)
             parent.directories.pop(parts[-1], None)
             parent.files[parts[-1]] = found
-        else:
-            self._specials.append(member.name)
+        elif len(self._specials) < _SPECIALS_MAX:
+            self._specials.append(info.name)
 
     def _is_skipped(self, parts: list[bytes], is_directory: bool) -> bool:
         skips = self._options.is_skipped
@@ -142,7 +113,7 @@ class _Reader:
 
     def _parent(self, parts: list[bytes], member: tarfile.TarInfo) -> MemoryDirectory:
         if not parts:
-            raise FormatError(f"the tar archive names its root {member.name!r} as a file")
+            raise FormatError(f"the tar archive names its root {member.name!r:.200} as a file")
         return self._walk(parts[:-1], _mtime_ns(member))
 
     def _walk(self, parts: list[bytes], mtime_ns: int) -> MemoryDirectory:
@@ -151,7 +122,7 @@ class _Reader:
         for name in parts:
             here.files.pop(name, None)
             if name not in here.directories:
-                here.directories[name] = self._directory(here.path.rstrip(b"/") + b"/" + name, mtime_ns)
+                here.directories[name] = self._directory(name, mtime_ns, here)
             here = here.directories[name]
         return here
 
@@ -164,21 +135,23 @@ class _Reader:
         if found is None:
             found = self._left_out.get(b"/".join((*parents, name)))
         if found is None:
-            raise FormatError(f"the tar archive lacks {member.linkname!r}, to which {member.name!r} is a hard link")
+            raise FormatError(
+                f"the tar archive lacks {member.linkname!r:.200}, to which {member.name!r:.200} is a hard link"
+            )
         return found
 
-    def _stage(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> Checksum:
-        mtime_ns, xattrs = _mtime_ns(member), self._xattrs(member)
-        if member.issym():
-            target = member.linkname.encode("utf-8", "surrogateescape")
+    def _stage(self, archive: Archive, member: Member) -> Checksum:
+        info = member.info
+        mtime_ns, xattrs = _mtime_ns(info), self._xattrs(info)
+        if info.issym():
+            target = info.linkname.encode("utf-8", "surrogateescape")
             return self._stager.symlink(
-                self._recipe.file(member.uid, member.gid, stat.S_IFLNK | 0o777, xattrs, target), mtime_ns
+                self._recipe.file(info.uid, info.gid, stat.S_IFLNK | 0o777, xattrs, target), mtime_ns
             )
-        header = self._recipe.file(member.uid, member.gid, stat.S_IFREG | member.mode & 0o7777, xattrs, b"")
-        contents = archive.extractfile(member)
-        assert contents is not None
+        header = self._recipe.file(info.uid, info.gid, stat.S_IFREG | info.mode & 0o7777, xattrs, b"")
+        contents = archive.contents(member)
         if member.size <= WHOLE_BYTES_MAX:
-            return self._stager.whole(contents.read(), header, mtime_ns)
+            return self._stager.whole(contents.read(member.size), header, mtime_ns)
         checksum = self._stager.stream(contents.read, header, mtime_ns, lambda size: size == member.size)
         assert checksum is not None
         return checksum
@@ -198,10 +171,14 @@ def _parts(name: str) -> list[bytes]:
     try:
         name.encode()
     except UnicodeEncodeError:
-        raise FormatError(f"the tar archive has {name!r}, which is not UTF-8, as OSTree's objects need") from None
+        shown = shortened(name.encode("utf-8", "surrogateescape"))
+        raise FormatError(f"the tar archive has {shown!r}, which is not UTF-8, as OSTree's objects need") from None
     parts = [part for part in name.encode().split(b"/") if part not in (b"", b".")]
+    what = beyond(len(parts) - 1, len(parts) + sum(map(len, parts)))  # of what it is in; the rest is seen when built
+    if what:
+        raise FormatError(f"the tar archive has {shortened(name.encode())!r}, with {what}; refused")
     if b".." in parts:
-        raise FormatError(f"the tar archive has {name!r}, which leads out of it; refused")
+        raise FormatError(f"the tar archive has {name!r:.200}, which leads out of it; refused")
     return parts
 
 
@@ -216,4 +193,4 @@ def _mtime_ns(member: tarfile.TarInfo) -> int:
             return int(seconds * 10**9)
     except ArithmeticError:  # no number, or none that can be compared
         pass
-    raise FormatError(f"the tar archive says that {member.name!r} is from {text!r}, which is no time")
+    raise FormatError(f"the tar archive says that {member.name!r:.200} is from {text!r:.30}, which is no time")
