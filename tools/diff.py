@@ -5,7 +5,9 @@ from __future__ import annotations
 import stat
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
+from typing import Final
 
 import click
 
@@ -16,6 +18,9 @@ from tools.changes import Change, Kind, diff_revisions
 from tools.facts import Facts, describe_changes, facts_json, have_equal_guards, load_facts
 from tools.parameters import PATHS, REVISION, PathsCommand, repository_option
 from tools.render import Noticing, count_text, json_path, print_json_lines, quote_path, size_text
+
+
+_ALIGNED_MAX: Final = 1000  # rows of --stat that are held to align them; of more, the rest as these
 
 
 def _both_facts(reading: Reading, change: Change) -> tuple[Facts | None, Facts | None]:
@@ -63,16 +68,22 @@ def _bytes(entry: Entry | None) -> int:
 
 
 def _print_stat(reading: Reading, changes: Iterable[Change]) -> None:
-    rows, added, removed = [], 0, 0
-    for change in changes:
-        grown = _bytes(change.new) - _bytes(change.old)
-        added, removed = added + max(grown, 0), removed + max(-grown, 0)
-        rows.append((quote_path(change.path or b"/"), stat_line(reading, change)))
-    width = min(max((len(path) for path, _ in rows), default=0), 60)
-    for path, text in rows:
+    count, added, removed = 0, 0, 0
+
+    def rows() -> Iterator[tuple[str, str]]:
+        nonlocal count, added, removed
+        for change in changes:
+            grown = _bytes(change.new) - _bytes(change.old)
+            count, added, removed = count + 1, added + max(grown, 0), removed + max(-grown, 0)
+            yield quote_path(change.path or b"/"), stat_line(reading, change)
+
+    waiting = rows()
+    first = list(islice(waiting, _ALIGNED_MAX))
+    width = min(max((len(path) for path, _ in first), default=0), 60)
+    for path, text in chain(first, waiting):
         print(f" {path:{width}} | {text}")
-    if rows:
-        print(f" {count_text(len(rows), 'path')} changed, {size_text(added)} added, {size_text(removed)} removed")
+    if count:
+        print(f" {count_text(count, 'path')} changed, {size_text(added)} added, {size_text(removed)} removed")
 
 
 def _print_names(changes: Iterable[Change], *, form: str, nul: bool) -> None:

@@ -6,35 +6,41 @@ import re
 import stat
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Final
 
 import click
 
-from store.content import CHUNK_BYTES, Content, open_content
+from store.bounds import check_place
+from store.content import open_content
 from store.database import Reading
-from store.errors import InvalidNameError, NotFoundError
+from store.errors import NotFoundError
 from store.listing import Entry
 from store.repository import Repository
 from store.revisions import Place, find_place, split_path
 from store.schema import FileId, TreeId
 from store.tree import find, load_listing
 from tools.parameters import PATHS, REVISION, PathsCommand, RevisionType, repository_option
-from tools.render import Noticing, json_path, print_json_lines, quote_path
+from tools.render import Noticing, json_path, quote_path, size_text
+from tools.searching import BINARY, LINE_BYTES_MAX, Line, compile_pattern, matching_lines
 
-_BINARY_SAMPLE_BYTES: Final = 8000  # as git: a NUL in these makes a file binary
 _REMEMBERED_BYTES_MAX: Final = 64 << 20
-# Whether a line matches can be told from the whole block only if nothing in the pattern sees where the line ends.
-_LOOKS_AROUND = re.compile(rb"\(\?|\\[AZ]|[*+?}]\+")
+_HELD_BYTES_MAX: Final = 4 << 20  # of the lines of one file; of more, the rest is read when it is asked for
+_LINE_BYTES: Final = 100  # what a line takes beside its text
+_TOO_LONG: Final = f"(a line of more than {size_text(LINE_BYTES_MAX)}, too large to be shown)"
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What matched in one content: (number, line) of each line; none of a binary file, whose lines are not told."""
+    """What matched in one content; of a binary file no lines are told.
+
+    The lines are a tuple, unless they are very many: then they can be iterated over once.
+    """
 
     is_binary: bool
-    lines: tuple[tuple[int, bytes], ...]
+    lines: Iterable[Line]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,24 +50,6 @@ class Match:
     revision: str
     path: bytes
     found: Found
-
-
-def compile_pattern(*texts: bytes, fixed: bool = False, ignore_case: bool = False) -> re.Pattern[bytes]:
-    """Return the pattern for one line, of which any text may match: Python regular expressions, or *fixed* texts.
-
-    Raises:
-        InvalidNameError: one is no regular expression.
-    """
-    flags = re.MULTILINE | (re.IGNORECASE if ignore_case else 0)
-    for text in texts:
-        try:
-            re.compile(re.escape(text) if fixed else text, flags)
-        except re.error as error:
-            shown = text.decode("utf-8", "backslashreplace")
-            raise InvalidNameError(f"{shown!r} is not a regular expression: {error}; -F takes it as it is") from None
-    if fixed:
-        return re.compile(b"|".join(map(re.escape, texts)), flags)
-    return re.compile(texts[0] if len(texts) == 1 else b"|".join(b"(?:%b)" % text for text in texts), flags)
 
 
 @dataclass
@@ -94,6 +82,7 @@ class Search:
                     frame.has_match = True
                     yield frame.path + b"/" + entry.name, found
             elif entry.id not in self._empty_trees:
+                check_place(len(stack), frame.path + b"/" + entry.name)
                 stack.append(_Frame(frame.path + b"/" + entry.name, entry.id, self._entries(entry.id)))
 
     def _entries(self, tree_id: int) -> Iterator[Entry]:
@@ -112,15 +101,25 @@ class Search:
             return None
         if entry.id in self._found:
             return self._found[entry.id]
-        content = open_content(self.repository, self.reading, FileId(entry.id))
-        try:
-            found = _search_content(content, self.pattern)
-        finally:
-            content.close()
-        size = sum(len(line) + 100 for _, line in found.lines) if found else 0
+        lines = self._lines(FileId(entry.id))
+        held: list[Line] = []
+        size = 0
+        for line in lines:
+            held.append(line)
+            size += _LINE_BYTES + len(line.text or b"")
+            if size > _HELD_BYTES_MAX:
+                return Found(False, chain(held, lines))
+        found = (Found(True, ()) if held == [BINARY] else Found(False, tuple(held))) if held else None
         if self._remembered_bytes + size <= _REMEMBERED_BYTES_MAX:  # else it is read again where it stands next
             self._found[entry.id], self._remembered_bytes = found, self._remembered_bytes + size
         return found
+
+    def _lines(self, file_id: FileId) -> Iterator[Line]:
+        content = open_content(self.repository, self.reading, file_id)
+        try:
+            yield from matching_lines(content, self.pattern)
+        finally:
+            content.close()
 
 
 @dataclass
@@ -129,40 +128,6 @@ class _Frame:
     tree_id: int
     entries: Iterator[Entry]
     has_match: bool = False
-
-
-def _search_content(content: Content, pattern: re.Pattern[bytes]) -> Found | None:
-    is_binary = b"\0" in content.read(0, _BINARY_SAMPLE_BYTES)
-    needs_lines = _LOOKS_AROUND.search(pattern.pattern) is not None
-    lines: list[tuple[int, bytes]] = []
-    number = 1
-    for block in _blocks(content):
-        if needs_lines or pattern.search(block):
-            lines += [(number + index, line) for index, line in enumerate(_lines(block)) if pattern.search(line)]
-            if lines and is_binary:
-                return Found(True, ())
-        number += block.count(b"\n")
-    return Found(False, tuple(lines)) if lines else None
-
-
-def _blocks(content: Content) -> Iterator[bytes]:
-    """Yield the content in blocks of whole lines."""
-    rest: list[bytes] = []
-    offset = 0
-    while data := content.read(offset, CHUNK_BYTES):
-        offset += len(data)
-        at = data.rfind(b"\n") + 1
-        if at:
-            yield b"".join((*rest, data[:at]))
-            rest = []
-        rest.append(data[at:])
-    if any(rest):
-        yield b"".join(rest)
-
-
-def _lines(block: bytes) -> list[bytes]:
-    lines = block.split(b"\n")
-    return lines if lines[-1] else lines[:-1]
 
 
 def grep(search: Search, places: list[tuple[str, Place]], paths: list[bytes]) -> Iterator[Match]:
@@ -202,17 +167,28 @@ def _print_matches(matches: Iterator[Match], *, form: str | None, numbers: bool)
         elif match.found.is_binary:
             write(b"Binary file " + name + b" matches\n")
         elif form == "counts":
-            write(b"%b:%d\n" % (name, len(match.found.lines)))
+            write(b"%b:%d\n" % (name, sum(1 for _ in match.found.lines)))
         else:
-            for number, line in match.found.lines:
+            for number, text in match.found.lines:
+                line = _TOO_LONG.encode() if text is None else text
                 write(b"%b:%d:%b\n" % (name, number, line) if numbers else b"%b:%b\n" % (name, line))
     return any_match
 
 
-def _match_json(match: Match) -> dict[str, object]:
-    lines = [{"number": number, "text": json_path(line)} for number, line in match.found.lines]
-    is_binary = match.found.is_binary
-    return {"revision": match.revision, "path": json_path(match.path), "binary": is_binary, "lines": lines}
+def _print_json(matches: Iterable[Match]) -> None:
+    """Print a JSON array, an object a line; the lines of one file as they come, for they may be very many."""
+    import json  # not needed by most
+
+    write, separator = sys.stdout.write, "["
+    for match in matches:
+        about = {"revision": match.revision, "path": json_path(match.path), "binary": match.found.is_binary}
+        write(f'{separator}\n{json.dumps(about)[:-1]}, "lines": [')
+        for index, line in enumerate(match.found.lines):
+            text = None if line.text is None else json_path(line.text)
+            write((", " if index else "") + json.dumps({"number": line.number, "text": text}))
+        write("]}")
+        separator = ","
+    write("[]\n" if separator == "[" else "\n]\n")
 
 
 EXAMPLES = """
@@ -225,6 +201,7 @@ Examples:
 
 \b
 PATTERN is a Python regular expression, searched for in the bytes of each line; -i knows the case of ASCII letters.
+A line of more than 8 MiB is searched, but not shown (in JSON: "text" is null); what is found in it has up to 1 MiB.
 Symlinks are not searched. Exit status: 0 if something matched, 1 if nothing did.
 """
 
@@ -266,7 +243,7 @@ def grep_command(
         matches = grep(Search(repository, reading, compiled), places, paths)
         if form == "json":
             noticing = Noticing(matches)
-            print_json_lines(map(_match_json, noticing))
+            _print_json(noticing)
             matched = noticing.seen
         else:
             matched = _print_matches(matches, form=form, numbers=numbers)

@@ -1,6 +1,7 @@
 """Changes as a patch that `git apply` takes; the lines come from the user's own `diff -u`.
 
-What a patch can't say (owners, xattrs, directories) stands before each file's part, in lines that begin with "#".
+What a patch can't say (owners, xattrs, directories) stands before each file's part, in lines that begin with "#"; also
+that a file is too large to be compared line by line, which is then shown as a binary one is.
 """
 
 from __future__ import annotations
@@ -23,9 +24,13 @@ from store.repository import Repository
 from store.schema import FileId
 from tools.changes import Change, Kind
 from tools.facts import Facts, describe_changes, load_facts
-from tools.render import quote_path
+from tools.render import quote_path, size_text
+from tools.searching import is_binary
 
-_BINARY_SAMPLE_BYTES: Final = 8000  # as git: a NUL in these makes a file binary
+# What `diff` may get of each file: it holds both whole, and some 100 bytes for each line.
+_TEXT_BYTES_MAX: Final = 64 << 20
+_TEXT_LINES_MAX: Final = 1_000_000
+_LIMITS: Final = f"which is for up to {size_text(_TEXT_BYTES_MAX)} and {_TEXT_LINES_MAX:,} lines"
 
 
 def print_patch(repository: Repository, reading: Reading, changes: Iterable[Change]) -> None:
@@ -42,6 +47,10 @@ def print_patch(repository: Repository, reading: Reading, changes: Iterable[Chan
     sys.stdout.buffer.flush()
 
 
+class _TooLargeError(Exception):
+    """A file is more than `diff` is given."""
+
+
 class _Printer:
     def __init__(self, repository: Repository, reading: Reading, scratch: Path, output: BinaryIO) -> None:
         self._repository, self._reading, self._scratch, self._output = repository, reading, scratch, output
@@ -56,16 +65,25 @@ class _Printer:
 
     def _print_file(self, part: Change, old: Facts | None, new: Facts | None) -> None:
         names = quote_path(b"a" + part.path), quote_path(b"b" + part.path)
+        labels = names[0] if old else "/dev/null", names[1] if new else "/dev/null"
         header = [f"diff --git {names[0]} {names[1]}", *_mode_lines(part)]
         if self._is_binary(old) or self._is_binary(new):
-            if self._differ(old, new):
-                header.append(
-                    f"Binary files {names[0] if old else '/dev/null'} and {names[1] if new else '/dev/null'} differ"
-                )
-            self._lines_if_more(header)
+            self._print_whole(header, labels, old, new)
             return
-        labels = names[0] if old else "/dev/null", names[1] if new else "/dev/null"
-        self._lines_with_diff(header, labels, self._write("old", old), self._write("new", new))
+        try:
+            files = self._write("old", old), self._write("new", new)
+        except _TooLargeError:
+            if self._differ(old, new):
+                self._line(f"# {quote_path(part.path)}: too large to be compared line by line, {_LIMITS}")
+            self._print_whole(header, labels, old, new)
+            return
+        self._lines_with_diff(header, labels, *files)
+
+    def _print_whole(self, header: list[str], labels: tuple[str, str], old: Facts | None, new: Facts | None) -> None:
+        """Print that two files differ, if they do."""
+        if self._differ(old, new):
+            header.append(f"Binary files {labels[0]} and {labels[1]} differ")
+        self._lines_if_more(header)
 
     def _lines_if_more(self, header: list[str]) -> None:
         if len(header) > 1:
@@ -85,8 +103,14 @@ class _Printer:
 
     def _write(self, name: str, facts: Facts | None) -> Path:
         path = self._scratch / name
+        lines = 0
+        if facts is not None and facts.entry.size > _TEXT_BYTES_MAX:
+            raise _TooLargeError
         with path.open("wb") as file:
             for data in self._data(facts):
+                lines += data.count(b"\n")
+                if lines > _TEXT_LINES_MAX:
+                    raise _TooLargeError
                 file.write(data)
         return path
 
@@ -102,7 +126,7 @@ class _Printer:
             return False
         content = open_content(self._repository, self._reading, FileId(facts.entry.id))
         try:
-            return b"\0" in content.read(0, _BINARY_SAMPLE_BYTES)
+            return is_binary(content)
         finally:
             content.close()
 

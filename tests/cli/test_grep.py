@@ -13,7 +13,8 @@ from store.repository import Repository
 from store.revisions import find_place
 from store.schema import FileId
 from tests.cli.conftest import Fsview, Releases
-from tools.grep import Search, _search_content, compile_pattern, grep
+from tools.grep import Search, grep
+from tools.searching import compile_pattern, matching_lines
 
 
 def test_lines_with_revision_and_path(fsview: Fsview) -> None:
@@ -116,5 +117,5 @@ def test_a_pattern_sees_one_line(pattern: bytes) -> None:
 
     compiled = compile_pattern(pattern)
     expected = [(n, line) for n, line in enumerate(data.split(b"\n"), 1) if re.search(pattern, line)]
-    found = _search_content(OneContent(), compiled)
-    assert list(found.lines if found else ()) == expected
+    found = list(matching_lines(OneContent(), compiled))
+    assert found == expected
