@@ -19,7 +19,6 @@ from tools.facts import Facts, describe_changes, facts_json, have_equal_guards, 
 from tools.parameters import PATHS, REVISION, PathsCommand, repository_option
 from tools.render import Noticing, count_text, json_path, print_json_lines, quote_path, size_text
 
-
 _ALIGNED_MAX: Final = 1000  # rows of --stat that are held to align them; of more, the rest as these
 
 

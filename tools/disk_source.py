@@ -20,7 +20,7 @@ from store.schema import FileId, MetaId
 from store.statcache import StatRecord, pack_stat, stat_key
 from store.walking.beneath import DIRECTORY, FILE, open_same
 from tools.hashing import GONE_ERRORS, Hasher, Inode, Recorded, ScannedDirectory, found_attributes
-from tools.patterns import IGNORE_FILE, IsIgnored, nested
+from tools.patterns import IGNORE_FILE, IgnoreFiles
 from tools.sources import DiskOptions, Scanned
 
 _TRIES: Final = 3
@@ -75,7 +75,7 @@ class DiskDirectory:
         self._scan, self.path, self._status = scan, path, status
         self._meta_id: MetaId | None = None  # the stat cache's
         self._xattrs: Xattrs | None = None  # once they are read
-        self._ignored: IsIgnored | None = parent._ignored if parent else None  # by the ignore files above
+        self._ignored: IgnoreFiles = parent._ignored if parent else IgnoreFiles()  # by the ignore files above
         self._anchor: Anchor = parent._anchor if parent else scan.top  # from where its path leads to it
         self._reach: bytes = os.path.join(parent._reach, os.path.basename(path)) if parent else b""
         self._here = -1  # a descriptor, while it is being scanned
@@ -208,7 +208,7 @@ class DiskDirectory:
         try:
             file = open_same(self._here, IGNORE_FILE, FILE, patterns)
             try:
-                self._ignored = nested(self._ignored, self.path, b"/proc/self/fd/%d" % file)
+                self._ignored = self._ignored.with_file(self.path, b"/proc/self/fd/%d" % file)
             finally:
                 os.close(file)
         except OSError as error:
@@ -219,7 +219,7 @@ class DiskDirectory:
         is_directory = stat.S_ISDIR(status.st_mode)
         if options.is_skipped and options.is_skipped(path[len(self._scan.root.rstrip(b"/")) :], is_directory):
             return False
-        if self._ignored and self._ignored(path, is_directory):
+        if self._ignored.verdicts and self._ignored(path, is_directory):
             return False
         if not (is_directory or stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode)):
             if not options.skip_special:

@@ -27,7 +27,7 @@ from tools.render import Noticing, json_path, quote_path, size_text
 from tools.searching import BINARY, LINE_BYTES_MAX, Line, compile_pattern, matching_lines
 
 _REMEMBERED_BYTES_MAX: Final = 64 << 20
-_HELD_BYTES_MAX: Final = 4 << 20  # of the lines of one file; of more, the rest is read when it is asked for
+_HELD_BYTES_MAX: Final = 16 << 20  # of the lines of one file; of more, the rest is read when it is asked for
 _LINE_BYTES: Final = 100  # what a line takes beside its text
 _TOO_LONG: Final = f"(a line of more than {size_text(LINE_BYTES_MAX)}, too large to be shown)"
 
