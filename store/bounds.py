@@ -1,4 +1,5 @@
-"""How deep a tree may be and how long its paths: nothing comes in that is beyond, and who reads older trees says so.
+"""How deep a tree may be, how long its paths, and how large what is held whole: nothing beyond comes in, and who reads
+what is there already says so.
 
 A walk keeps the path of every directory that it is in, so the product of the two is what it may cost: 320 MB. All that
 fsview does with trees goes by open directories, name by name, so a path may well be longer than the 4095 bytes that
@@ -7,13 +8,16 @@ the kernel takes at a time; 32 KiB are eight times that, and 10,000 levels of na
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final
 
 from store.errors import FormatError
 
 LEVELS_MAX: Final = 10_000  # directories inside each other, the root not counted
 PATH_BYTES_MAX: Final = 32 << 10  # of a path in a tree, with its leading "/"
-_SHOWN_BYTES: Final = 60
+METADATA_BYTES_MAX: Final = 10 << 20  # of a commit object, and of its detached metadata; as OSTree has had it
+SMALL_FILE_BYTES_MAX: Final = 1 << 20  # of files that hold settings, notes or keys
+_SHOWN_BYTES: Final = 255
 
 
 def shortened(path: bytes) -> str:
@@ -44,3 +48,17 @@ def check_place(levels: int, path: bytes) -> None:
             f"this tree has {what}, below {shortened(path)}: no file system takes it, and fsview commits no such tree "
             f"any more; leave that out in a new commit (--tree=ref=REV --ignore=PATH)"
         )
+
+
+def read_small(path: Path, bytes_max: int = SMALL_FILE_BYTES_MAX) -> bytes:
+    """Return what is in a file that is held whole.
+
+    Raises:
+        FormatError: it is larger than any such file is, or has no end.
+        OSError: it can't be read.
+    """
+    with path.open("rb") as file:
+        data = file.read(bytes_max + 1)
+    if len(data) > bytes_max:
+        raise FormatError(f"{path} has more than {bytes_max:,} bytes, so it is not what it should be; it was not read")
+    return data

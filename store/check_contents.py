@@ -15,10 +15,11 @@ from typing import Final
 
 from xxhash import xxh3_64_intdigest, xxh3_128
 
+from store.bounds import read_small
 from store.content import chunks, file_record
 from store.damage import noted_damage
 from store.database import Reading
-from store.errors import CorruptionError, FsviewError
+from store.errors import CorruptionError, FormatError, FsviewError
 from store.findings import RESTORE, Finding, Subject, error, garbage
 from store.leftovers import strangers, temporary_files, unnamed_files
 from store.objects import Checksum, ObjectType
@@ -73,8 +74,8 @@ def _id_or_none(reading: Reading, checksum: Checksum) -> FileId | None:
 
 def _first_line(path: Path) -> str:
     try:
-        return path.read_text("utf-8", "backslashreplace").partition("\n")[0]
-    except OSError:
+        return read_small(path).decode("utf-8", "backslashreplace").partition("\n")[0]
+    except (OSError, FormatError):
         return "unreadable"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from store.bounds import METADATA_BYTES_MAX
 from store.database import Reading, Writing
 from store.errors import FormatError, NotFoundError
 from store.objects import Checksum, Metadata, pack_detached, unpack_detached
@@ -13,7 +14,7 @@ from store.schema import CommitNumber, id_key
 from store.tree import commit_number, commit_record
 
 Change = Callable[[bytes, Metadata], Metadata]
-DETACHED_BYTES_MAX: Final = 10 << 20  # of what is looked at for signatures; OSTree's own bound of metadata for long
+DETACHED_BYTES_MAX: Final = METADATA_BYTES_MAX  # of what is looked at for signatures
 
 
 def bounded_detached(reading: Reading, number: CommitNumber) -> bytes | None:

@@ -36,6 +36,8 @@ from store.gvariant_framing import array_ends, frame, refusal, skip_padding, tup
 
 NESTING_MAX: Final = 64  # containers within containers, variants included
 
+VALUES_MAX: Final = 1_000_000  # in one value that is unpacked: each takes some 100 bytes and 5 us
+
 _NUMBERS: Final = dict(zip("bynqiuhxtd", "?BhHiIiqQd", strict=True))  # type -> struct's code
 _STRINGS: Final = frozenset("sog")
 _SIGNATURE_LENGTH_MAX: Final = 1 << 16
@@ -73,7 +75,18 @@ def unpack(signature: str, data: bytes) -> Any:
         FormatError: it is the normal form of no such value.
         InvalidNameError: the signature is none.
     """
+    _left[0] = VALUES_MAX
     return parse_signature(signature).unpack(data, 0, len(data), NESTING_MAX)
+
+
+_left = [0]  # how many more values may come; a process unpacks one value at a time
+
+
+def _spend(values: int) -> None:
+    """Count what is unpacked: a few bytes may be many values, within each other or empty."""
+    _left[0] -= values
+    if _left[0] < 0:
+        raise FormatError(f"a GVariant value of more than {VALUES_MAX:,} values; nothing that is one so large is read")
 
 
 class Type(ABC):
@@ -192,9 +205,12 @@ class _Array(Type):
         if element.size:
             if (end - start) % element.size:
                 raise refusal(end, f"an array's elements have {element.size} bytes each")
+            _spend((end - start) // element.size)
             return [element.unpack(data, at, at + element.size, levels) for at in range(start, end, element.size)]
         values, at = [], start
-        for stop in array_ends(data, start, end):
+        ends = array_ends(data, start, end)
+        _spend(len(ends))
+        for stop in ends:
             at = skip_padding(data, at, element.alignment, stop)
             values.append(element.unpack(data, at, stop, levels))
             at = stop
@@ -217,6 +233,7 @@ class _Maybe(Type):
         return content if self._element.size else content + b"\0"
 
     def unpack(self, data: bytes, start: int, end: int, levels: int) -> Any:
+        _spend(1)
         if start == end:
             return None
         if not self._element.size:
@@ -248,6 +265,7 @@ class _Tuple(Type):
 
     def unpack(self, data: bytes, start: int, end: int, levels: int) -> tuple[Any, ...]:
         levels = _descend(levels, FormatError)
+        _spend(len(self._members))
         ends, table = tuple_ends(data, start, end, self._framed)
         values, at = [], start
         for index, member in enumerate(self._members, 1):

@@ -249,10 +249,17 @@ def _format_maybe(signature: str, value: Any, is_typed: bool) -> str:
     return f"@{signature} {text}" if is_typed else text
 
 
+_HEX_BYTES: Final = [f"0x{byte:02x}" for byte in range(256)]
+
+
 def _format_array(signature: str, value: list[Any] | bytes, is_typed: bool) -> str:
     """Return the text of an array, where only the first element says its type."""
     if isinstance(value, bytes) and value.find(b"\0") == len(value) - 1 >= 0:
         return _format_bytestring(value[:-1])
+    if isinstance(value, bytes):
+        texts = [_HEX_BYTES[byte] for byte in value]
+        texts[:1] = [_format("y", byte, is_typed) for byte in value[:1]]
+        return f"{f'@{signature} ' if is_typed and not texts else ''}[{', '.join(texts)}]"
     is_dictionary = signature[1] == "{"
     texts = []
     for index, item in enumerate(value):

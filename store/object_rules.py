@@ -12,11 +12,13 @@ from itertools import islice, pairwise
 from operator import lt
 from typing import Final
 
+from store.bounds import METADATA_BYTES_MAX
 from store.errors import InvalidNameError
 from store.gvariant import Variant
 
 CHECKSUM_BYTES: Final = 32
 NAME_BYTES_MAX: Final = 255
+TARGET_BYTES_MAX: Final = 4095  # of a symlink: what the kernel takes
 PERMISSION_BITS: Final = 0o7777
 
 _U32_MAX: Final = 2**32 - 1
@@ -86,3 +88,17 @@ def check_keys(entries: Iterable[tuple[str, Variant]]) -> None:
     """Raise if a key of the metadata is empty."""
     if any(not key for key, _ in entries):
         raise InvalidNameError("a metadata key is empty")
+
+
+def check_metadata_size(what: str, size_bytes: int) -> None:
+    """Raise if a commit object or its detached metadata are larger than any may be: they are held whole."""
+    if size_bytes > METADATA_BYTES_MAX:
+        raise InvalidNameError(f"{what} may have {METADATA_BYTES_MAX:,} bytes, not {size_bytes:,}")
+
+
+def check_target_size(target: bytes) -> None:
+    """Raise if no system can have a symlink with this target: such an object is valid, but nobody could check it out."""
+    if len(target) > TARGET_BYTES_MAX:
+        raise InvalidNameError(
+            f"a symlink's target may have {TARGET_BYTES_MAX} bytes, not {len(target)}: {target[:40]!r}…"
+        )

@@ -272,15 +272,19 @@ class Commit:
         """Return the object as OSTree stores it.
 
         Raises:
-            InvalidNameError: a text is none (NUL, a lone surrogate), or a metadata value is not of its type.
+            InvalidNameError: a text is none (NUL, a lone surrogate), a metadata value is not of its type, or all
+                together is too large.
         """
         parent, related = self.parent or b"", list(self.related)
         fields = (list(self.metadata), parent, related, self.subject, self.body, _swap_u64(self.timestamp_s))
-        return gvariant.pack(_COMMIT, (*fields, self.root_dirtree, self.root_dirmeta))
+        raw = gvariant.pack(_COMMIT, (*fields, self.root_dirtree, self.root_dirmeta))
+        rules.check_metadata_size("a commit's texts and metadata", len(raw))
+        return raw
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """Return what *data* says; raise FormatError if it is no commit."""
+        _check_readable("a commit", data)
         metadata, parent, related, subject, body, time, dirtree, dirmeta = gvariant.unpack(_COMMIT, data)
         try:
             return cls(
@@ -316,12 +320,20 @@ def pack_detached(entries: Metadata) -> bytes:
 
 def unpack_detached(data: bytes) -> Metadata:
     """Return a commit's detached metadata in their order; raise FormatError if they are none."""
+    _check_readable("detached metadata", data)
     entries: Metadata = tuple(gvariant.unpack("a{sv}", data))
     try:
         rules.check_keys(entries)
     except InvalidNameError as error:
         raise FormatError(f"detached metadata are not valid: {error}") from error
     return entries
+
+
+def _check_readable(what: str, data: bytes) -> None:
+    try:
+        rules.check_metadata_size(what, len(data))
+    except InvalidNameError as error:
+        raise FormatError(str(error)) from error
 
 
 def _swap_u64(number: int) -> int:

@@ -77,7 +77,7 @@ class Settings:
         """
         try:
             values = tomllib.loads(text.decode())
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise FormatError(f"{path}: {error}; correct the file by hand") from error
         if "sysroot" in values and "format" not in values:
             raise FormatError(f"{path.parent} is a sysroot, not a repository; 'fsview status' shows what is in it")

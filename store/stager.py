@@ -16,6 +16,7 @@ from xxhash import xxh3_64_intdigest, xxh3_128, xxh3_128_digest
 from store.content import pack_guards
 from store.loose import Dress, published_as, put_on
 from store.mtimes import limit_mtime
+from store.object_rules import check_target_size
 from store.objects import Checksum, FileHeader
 from store.repository import Repository
 from store.schema import BLOCK_BYTES, INLINE_BYTES_MAX, Storage
@@ -48,6 +49,7 @@ class Stager:
 
     def symlink(self, header: FileHeader, mtime_ns: int) -> Checksum:
         """Stage a symlink."""
+        check_target_size(header.symlink_target)
         checksum = Checksum(header.hasher().digest())
         if self._is_new(checksum):
             self._add(header, checksum, len(header.symlink_target), mtime_ns, Storage.EMPTY, NO_CONTENT_KEY, b"")

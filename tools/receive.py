@@ -33,7 +33,7 @@ def receive(
     Raises:
         MountError: the view shows a part of its repository only.
         SourceError: what it shows is not what the commit's checksum stands for, or can't be read.
-        FormatError: the detached metadata are none.
+        FormatError: the detached metadata are none, or they or the commit are larger than any are.
         OSError: the disk is full, or the view fails.
     """
     wanted = checksum_from_hex(found.commit)

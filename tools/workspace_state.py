@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+from store.bounds import read_small
 from store.errors import FormatError, NotFoundError
 
 REF_PREFIX: Final = "fsview/workspace/"
@@ -133,8 +134,7 @@ def listed() -> Iterator[Workspace]:
 
 def _read(home: Path, point: Path) -> Workspace:
     try:
-        with open(home / _FILE, encoding="utf-8", errors="surrogateescape") as stream:
-            found = json.load(stream)
+        found = json.loads(read_small(home / _FILE).decode("utf-8", "surrogateescape"))
         if found["format"] != _FORMAT:
             raise FormatError(f"{home / _FILE} is of a newer fsview, with format {found['format']}; use that")
         view = Path(found["view"]) if found["view"] is not None else None
@@ -145,7 +145,7 @@ def _read(home: Path, point: Path) -> Workspace:
         raise NotFoundError(
             f"{point} is no workspace: {home / _FILE} does not exist; to make one: fsview workspace REV {point}"
         ) from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise FormatError(f"{home / _FILE} can't be read: {error!r}") from error
 
 

@@ -19,12 +19,14 @@ from tools.packages.package import Package
 from tools.packages.rpm_header import Header
 from tools.packages.stanzas import checked
 from tools.packages.tree import Tree, bounded, find_file
+from tools.render import size_text
 
 DIRECTORIES: Final = (b"usr/lib/sysimage/rpm", b"usr/share/rpm", b"var/lib/rpm")
 _SQLITE: Final = b"/rpmdb.sqlite"
 _OLDER: Final = {b"/Packages.db": "ndb", b"/Packages": "Berkeley DB"}
 _DATABASE_BYTES_MAX: Final = 2 << 30
-_HEADER_BYTES_MAX: Final = 256 << 20  # as rpm itself
+_HEADER_BYTES_MAX: Final = 64 << 20
+_MEMORY_BYTES_MAX: Final = 256 << 20  # of SQLite
 _STEPS_MAX: Final = 100_000_000  # of SQLite's machine; a database of 10,000 packages takes about 10^5
 _STEPS_BETWEEN: Final = 1_000_000
 _KEYS: Final = "gpg-pubkey"  # a key that rpm trusts, kept as if it were a package
@@ -56,8 +58,9 @@ def _read(tree: Tree, path: bytes) -> Iterator[Package]:
         try:
             for blob in _blobs(copy):
                 yield from _package(blob, path)
-        except (sqlite3.Error, ValueError) as error:
-            raise FormatError(f"the rpm database /{os.fsdecode(path)} is damaged: {error}") from None
+        except (sqlite3.Error, ValueError, MemoryError) as error:
+            why = str(error) or f"it takes more than {size_text(_MEMORY_BYTES_MAX)} of memory"
+            raise FormatError(f"the rpm database /{os.fsdecode(path)} is damaged: {why}") from None
 
 
 def _copy(tree: Tree, path: bytes, to: Path) -> None:
@@ -78,6 +81,7 @@ def _blobs(path: Path) -> Iterator[bytes]:
 
         database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _HEADER_BYTES_MAX)
         database.set_progress_handler(count, _STEPS_BETWEEN)
+        database.execute(f"PRAGMA hard_heap_limit = {_MEMORY_BYTES_MAX}")
         database.execute("PRAGMA trusted_schema = OFF")
         database.execute("PRAGMA cell_size_check = ON")
         made = database.execute("SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = 'Packages'").fetchone()

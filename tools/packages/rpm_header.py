@@ -16,6 +16,8 @@ _INTRO: Final = struct.Struct(">II")
 _ENTRY: Final = struct.Struct(">IIII")
 _U32: Final = struct.Struct(">I")
 
+_ENTRIES_MAX: Final = 65535  # as rpm
+
 _NAME, _VERSION, _RELEASE, _EPOCH, _ARCH = 1000, 1001, 1002, 1003, 1022  # tags
 _INT32, _STRING = 4, 6  # types
 
@@ -36,6 +38,8 @@ class Header:
         start = _INTRO.size + count * _ENTRY.size
         if start + data_bytes > len(blob):
             raise ValueError(f"a header of {start + data_bytes} bytes has {len(blob)}")
+        if count > _ENTRIES_MAX:
+            raise ValueError(f"a header has {count} entries")
         data = blob[start : start + data_bytes]
         entries = _ENTRY.iter_unpack(memoryview(blob)[_INTRO.size : start])
         places = {(tag, kind): offset for tag, kind, offset, _ in entries}

@@ -10,6 +10,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import islice
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -22,6 +23,7 @@ from store.schema import FileId, TreeId
 from store.tree import find, load_listing
 
 _LINKS_MAX: Final = 40  # as the kernel
+_GLOBBED_MAX: Final = 10_000
 _LINE_BYTES_MAX: Final = 4 << 20
 
 
@@ -160,10 +162,16 @@ def _find(tree: Tree, path: bytes, kind: int) -> bytes | None:
 
 
 def glob(tree: Tree, pattern: str) -> Iterator[bytes]:
-    """Yield the directories whose paths match; "*" is within a name. Symlinks are not followed: they are seen twice."""
+    """Yield the directories whose paths match; "*" is within a name. Symlinks are not followed: they are seen twice.
+
+    Raises:
+        FormatError: there are very many.
+    """
     found = [b""]
     for part in pattern.split("/"):
-        found = [below for path in found for below in _matching(tree, path, part)]
+        found = list(islice((below for path in found for below in _matching(tree, path, part)), _GLOBBED_MAX + 1))
+        if len(found) > _GLOBBED_MAX:
+            raise FormatError(f"more than {_GLOBBED_MAX:,} directories of this tree match /{pattern}; no system's do")
     yield from found
 
 

@@ -12,6 +12,7 @@ from typing import Final
 
 import click
 
+from store.bounds import read_small
 from store.check_commit import check_commit
 from store.database import Reading
 from store.detached import bounded_detached, change_detached
@@ -111,7 +112,7 @@ def _public_keys(paths: Iterable[Path]) -> list[PublicKey]:
     found: list[PublicKey] = []
     for path in paths:
         try:
-            keys = list(parse_public_keys(str(path), path.read_bytes()))
+            keys = list(parse_public_keys(str(path), read_small(path)))
         except FormatError:
             keys = [load_secret_key(path, _ask_passphrase).public]
         if not keys:

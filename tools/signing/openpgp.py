@@ -25,7 +25,7 @@ _ISSUER, _ISSUER_FINGERPRINT = 16, 33  # subpackets
 _KEY_ID_BYTES: Final = 8
 _BEGIN: Final = b"-----BEGIN PGP"
 _ARMOUR: Final = re.compile(
-    rb"^-----BEGIN PGP PUBLIC KEY BLOCK-----[ \t]*\r?\n(?:[^\r\n:]+:[^\r\n]*\r?\n)*[ \t]*\r?\n"
+    rb"^-----BEGIN PGP PUBLIC KEY BLOCK-----[ \t]*\r?\n(?:[^\r\n:]+:[^\r\n]*+\r?\n)*+[ \t]*\r?\n"
     rb"([A-Za-z0-9+/=\s]+?)(?:\r?\n=[A-Za-z0-9+/]{4}\s*)?-----END PGP PUBLIC KEY BLOCK-----",
     re.MULTILINE,
 )

@@ -19,6 +19,7 @@ from tools.signing.ed25519 import PUBLIC_BYTES, SEED_BYTES, SecretKey
 AskPassphrase = Callable[[Path], str]  # raises AccessError where nobody can be asked
 
 _OPENSSH: Final = b"-----BEGIN OPENSSH PRIVATE KEY-----"
+_BYTES_MAX: Final = 1 << 16
 _OTHERS_MAY: Final = 0o077
 
 
@@ -38,7 +39,9 @@ def load_secret_key(path: Path, ask_passphrase: AskPassphrase) -> SecretKey:
 
 def _read_private(path: Path) -> bytes:
     with path.open("rb") as file:
-        status, data = os.fstat(file.fileno()), file.read()
+        status, data = os.fstat(file.fileno()), file.read(_BYTES_MAX + 1)
+    if len(data) > _BYTES_MAX:
+        raise FormatError(f"{path} has more than {_BYTES_MAX:,} bytes, as no secret key has")
     if data.startswith(b"ssh-") or len(_decoded(data)) == PUBLIC_BYTES:
         raise FormatError(f"{path} is a public key; to sign takes the secret one")
     is_ours = stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()

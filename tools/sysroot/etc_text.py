@@ -7,13 +7,14 @@ import subprocess
 from typing import Final
 
 from store.errors import SysrootError
-from tools.sysroot.etc_tree import Node
+from tools.sysroot.etc_tree import PIECE_BYTES, Node
 
 _TEXT_BYTES_MAX: Final = 1 << 24
+_TEXT_LINES_MAX: Final = 500_000  # git holds some 100 bytes for each
 
 
 def merge_text(old: Node, own: Node, new: Node) -> bytes | None:
-    """Return the merged text; None if changes overlap, or if this is no text.
+    """Return the merged text; None if changes overlap, or if this is no text, or a very large one.
 
     Raises:
         SysrootError: there is no git.
@@ -24,6 +25,8 @@ def merge_text(old: Node, own: Node, new: Node) -> bytes | None:
     files = []
     try:
         files = [node.open() for node in sides]
+        if any(_lines(file) > _TEXT_LINES_MAX for file in files):
+            return None
         names = [f"/proc/self/fd/{file}" for file in files]
         done = subprocess.run(["git", "merge-file", "-p", *names], pass_fds=files, capture_output=True, check=False)
     except FileNotFoundError as error:
@@ -36,3 +39,8 @@ def merge_text(old: Node, own: Node, new: Node) -> bytes | None:
     if done.returncode != 0 or b"\0" in done.stdout:  # the number of overlaps; git seeks a NUL only at the beginning
         return None
     return done.stdout
+
+
+def _lines(file: int) -> int:
+    """Count the lines of an open file, of as much as may be merged."""
+    return sum(os.pread(file, PIECE_BYTES, at).count(b"\n") for at in range(0, _TEXT_BYTES_MAX, PIECE_BYTES))

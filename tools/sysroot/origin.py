@@ -44,7 +44,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Self
 
-from store.errors import SysrootError
+from store.bounds import read_small
+from store.errors import FormatError, SysrootError
 from tools.sysroot.durable import write_durably
 
 ORIGIN_FILE: Final = "origin.toml"
@@ -117,10 +118,10 @@ class Origin:
             SysrootError: it is not there, or is not what fsview wrote.
         """
         try:
-            return cls(**_fields(tomllib.loads(path.read_text("utf-8"))))
+            return cls(**_fields(tomllib.loads(read_small(path).decode("utf-8"))))
         except FileNotFoundError:
             raise SysrootError(f"{path} is missing: the generation is damaged; {_ADVICE}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, _WrongError) as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError, FormatError, _WrongError) as error:
             raise SysrootError(f"{path}: {error}; correct the file by hand, or {_ADVICE}") from error
 
     def with_pin(self, pinned: bool) -> Origin:

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Self
 
+from store.bounds import read_small
 from store.errors import FormatError
 from tools.sysroot.durable import write_durably
 
@@ -87,8 +88,8 @@ class SysrootSettings:
             FormatError: it is not TOML, not a sysroot's, of a newer format, or has keys or values that are not valid.
         """
         try:
-            values = tomllib.loads(path.read_text("utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            values = tomllib.loads(read_small(path).decode("utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise FormatError(f"{path}: {error}; correct the file by hand") from error
         if "sysroot" not in values and "format" in values:
             raise FormatError(f"{path.parent} is a repository, not a sysroot; name the sysroot with --sysroot")
