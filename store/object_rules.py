@@ -97,7 +97,7 @@ def check_metadata_size(what: str, size_bytes: int) -> None:
 
 
 def check_target_size(target: bytes) -> None:
-    """Raise if no system can have a symlink with this target: such an object is valid, but nobody could check it out."""
+    """Raise if no system can have a symlink with this target: the object is valid, but nobody could check it out."""
     if len(target) > TARGET_BYTES_MAX:
         raise InvalidNameError(
             f"a symlink's target may have {TARGET_BYTES_MAX} bytes, not {len(target)}: {target[:40]!r}…"

@@ -17,8 +17,9 @@ from typing import Final, NamedTuple
 
 from store import object_rules
 from store.bounds import check_place
-from store.errors import CorruptionError, InvalidNameError
+from store.errors import CorruptionError, FormatError, InvalidNameError
 from store.listing import Entry, Listing, pack_listing
+from store.reach import Reach
 from store.repository import Repository
 from store.schema import TreeId
 from store.tree import load_listing
@@ -77,6 +78,7 @@ class TreeWriter:
 
     def directory(self, top: int, path: bytes, root: Entry) -> None:
         """Write what is in the directory *root* into the empty directory *top*, and give that its attributes."""
+        self._refuse_too_deep(root)
         self._filler.top = path
         os.fchmod(top, 0o700)
         if self._processes > 1 and (entries := self._listing(path, root).entries) > _ALONE_ENTRIES_MAX:
@@ -84,6 +86,13 @@ class TreeWriter:
         else:
             for count in self._write(top, path, root):
                 self._advance(count)
+
+    def _refuse_too_deep(self, root: Entry) -> None:
+        """Refuse a tree of before there were bounds at once, not when most of it is written."""
+        with self._repository.database.reading() as reading:
+            problem = Reach(reading).problem(TreeId(root.id))
+        if problem:
+            raise FormatError(f"this tree has {problem}, so it can't be written; check out what is in it instead")
 
     def single(self, directory: int, name: bytes, path: bytes, entry: Entry) -> None:
         """Write a file or a symlink called *name* into *directory*."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from store.database import Reading
-from store.errors import CorruptionError, FormatError
+from store.errors import FormatError
 from store.listing import Entry
 from store.objects import Checksum
 from store.repository import Repository
@@ -128,16 +128,6 @@ def test_ten_thousand_levels(repository: Repository) -> None:
         root = _root(reading, commit)
         assert sum(1 for _ in walk(reading, root)) == LEVELS_MAX
         assert find(reading, root, b"/d" * (LEVELS_MAX - 1) + b"/bottom").size == len(b"bottom")
-
-
-def test_more_levels_than_any_path_has(repository: Repository) -> None:
-    with forge(repository) as work:
-        commit = work.publish(_chain(work, LEVELS_MAX + 2))
-    with repository.database.reading() as reading:
-        root = _root(reading, commit)
-        assert find(reading, root, b"/d" * (LEVELS_MAX + 1) + b"/bottom").size == len(b"bottom")
-        with pytest.raises(CorruptionError, match="at most 10,000 levels"):
-            sum(1 for _ in walk(reading, root))
 
 
 def _chain(work: Forge, levels: int) -> Checksum:
