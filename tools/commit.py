@@ -29,6 +29,10 @@ Examples:
   tar c -C build . | fsview commit -b app/main --tree=tar=-
   fsview commit -b app/debug --tree=ref=app/main --tree=dir=extra
   fsview commit -b app/patched --workspace /srv/work     costs what was changed there, see 'fsview workspace --help'
+
+\b
+Of a tar archive, holes in sparse files are stored in full; they may be 1 GiB and 16 times the archive together, or any
+size with --allow-holes. A tree has at most 10,000 levels of directories, and paths of 32 KiB.
 """
 
 _TEXT = click.File("r", "utf-8", "surrogateescape")

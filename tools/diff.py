@@ -109,7 +109,8 @@ Examples:
 \b
 Letters: A added, D deleted, M modified (contents, mode, owner, xattrs, symlink target), T another kind of file (in
 --name-status and --json). What is below an added directory is listed; what is below a deleted one, or one that
-became another kind, is listed in all formats but the first.
+became another kind, is listed in all formats but the first. Files of more than 64 MiB or a million lines are too large
+for -p: that they differ is said.
 """
 
 
