@@ -125,7 +125,8 @@ Examples:
   fsview log debian/12 -- /etc/passwd         who changed this file, and when
   fsview log -p -n 1 debian/12:/etc           what the last change in /etc was
 
-With -p, of files of more than 64 MiB or a million lines only that they differ. Without REVISION: the commits of all refs. PATH is a path in the tree; REVISION:/PATH is the same for one.
+Without REVISION: the commits of all refs. PATH is a path in the tree; REVISION:/PATH is the same for one. Files of more
+than 64 MiB or a million lines are too large for -p: that they differ is said.
 """
 
 
