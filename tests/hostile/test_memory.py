@@ -16,7 +16,7 @@ from store import bounds, gvariant
 from store.bounds import METADATA_BYTES_MAX
 from store.errors import FormatError, InvalidNameError, SourceError, SysrootError
 from store.gvariant import Variant
-from store.objects import Commit, pack_detached, unpack_detached
+from store.objects import Commit, unpack_detached
 from store.repository import SETTINGS_FILE, Repository
 from tests.conftest import TreeFactory
 from tests.forge import forge
@@ -127,8 +127,6 @@ def test_many_values_in_few_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_metadata_of_more_than_ten_mebibytes(tmp_path: Path) -> None:
     large = (("k", Variant("ay", bytes(METADATA_BYTES_MAX))),)
-    with pytest.raises(InvalidNameError, match="detached metadata may have"):
-        pack_detached(large)
     raw = gvariant.pack("a{sv}", list(large))
     with pytest.raises(FormatError, match="may have"):
         unpack_detached(raw)
@@ -171,7 +169,7 @@ def test_lists_of_keys(tmp_path: Path) -> None:
     path = tmp_path / "keys"
     with open(path, "wb") as file:
         file.truncate(1 << 30)
-    with pytest.raises(FormatError, match="more than 67,108,864 bytes"):
+    with pytest.raises(FormatError, match="more than 64 MiB"):
         TrustedKeys.load([path])
     path.write_bytes(b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n" + (b"a:" * 30 + b"\n") * 30)
     with at_most(20), pytest.raises(FormatError, match="damaged"):
