@@ -303,7 +303,7 @@ def test_deeper_than_any_path(tmp_path: Path, fsview: Fsview) -> None:
         tree = DirTree((), ())
         for _ in range(1500):
             writer.add_tree(StagedTree(tree.checksum, 0, tree.to_bytes()))
-            tree = DirTree((), ((b"long name" * 5, tree.checksum, meta),))
+            tree = DirTree((), ((b"long name" * 2, tree.checksum, meta),))
         writer.add_tree(StagedTree(tree.checksum, 0, tree.to_bytes()))
         _publish(writer, tree, meta)
     _check_out(tmp_path / "repo", "deep", tmp_path / "out")
