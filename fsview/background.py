@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -30,8 +31,10 @@ _log = logging.getLogger(__name__)
 _STDERR: Final = 2
 
 
-def start(repository_path: Path, point: Path, options: MountOptions, log_path: Path) -> None:
-    """Mount in the background; return when the view answers.
+def start(
+    repository_path: Path, point: Path, options: MountOptions, log_path: Path, place: int | None = None
+) -> None:  # fmt: skip
+    """Mount in the background; return when the view answers. *place*: the directory *point*, open, for root.
 
     Raises:
         FsviewError: as `serve` does.
@@ -42,7 +45,7 @@ def start(repository_path: Path, point: Path, options: MountOptions, log_path: P
     child = os.fork()
     if child == 0:
         os.close(reader)
-        _become_server(repository_path, point, options, log_path, writer)
+        _become_server(repository_path, point, options, log_path, writer, place)
     os.close(writer)
     os.waitpid(child, 0)
     with open(reader, "rb") as stream:
@@ -65,7 +68,9 @@ def _cover(repository_path: Path, point: Path, options: MountOptions) -> None:
         raise
 
 
-def _become_server(repository_path: Path, point: Path, options: MountOptions, log_path: Path, writer: int) -> NoReturn:
+def _become_server(
+    repository_path: Path, point: Path, options: MountOptions, log_path: Path, writer: int, place: int | None
+) -> NoReturn:  # fmt: skip
     """Go on as a daemon, the grandchild of the process that was called; never return."""
     status = 1
     try:
@@ -73,12 +78,14 @@ def _become_server(repository_path: Path, point: Path, options: MountOptions, lo
         if os.fork() != 0:
             os._exit(0)
         repository_path, point = Path(os.path.abspath(repository_path)), Path(os.path.abspath(point))
-        status = _run_server(repository_path, point, options, log_path, writer)
+        status = _run_server(repository_path, point, options, log_path, writer, place)
     finally:
         os._exit(status)
 
 
-def _run_server(repository_path: Path, point: Path, options: MountOptions, log_path: Path, writer: int) -> int:
+def _run_server(
+    repository_path: Path, point: Path, options: MountOptions, log_path: Path, writer: int, place: int | None
+) -> int:  # fmt: skip
     def tell(report: dict[str, str | int]) -> None:
         with suppress(BrokenPipeError):  # the caller was interrupted
             os.write(writer, json.dumps(report).encode())
@@ -92,8 +99,8 @@ def _run_server(repository_path: Path, point: Path, options: MountOptions, log_p
         tell({"pid": os.getpid()})
 
     try:
-        rotate = _leave_the_terminal(log_path, point, keep=writer)
-        serve(repository_path, point, options, on_mounted, rotate)
+        rotate = _leave_the_terminal(log_path, point, {writer} if place is None else {writer, place})
+        serve(repository_path, point, options, on_mounted, rotate, place)
         return 0
     except Exception as error:
         if not is_mounted:
@@ -104,7 +111,7 @@ def _run_server(repository_path: Path, point: Path, options: MountOptions, log_p
         return 1
 
 
-def _leave_the_terminal(log_path: Path, point: Path, keep: int) -> Callable[[], None]:
+def _leave_the_terminal(log_path: Path, point: Path, keep: set[int]) -> Callable[[], None]:
     """Close what the caller had open, log to a file, stand where nothing can be in the way of an unmount.
 
     Where the caller's stderr is the journal, as that of a mount unit of systemd's, it is kept for the log. Return what
@@ -114,8 +121,8 @@ def _leave_the_terminal(log_path: Path, point: Path, keep: int) -> Callable[[], 
     os.dup2(null, 0)
     os.dup2(null, 1)
     rotate = _begin_log(log_path, point)
-    for first, last in ((3, keep), (keep + 1, os.sysconf("SC_OPEN_MAX"))):
-        os.closerange(first, last)
+    for first, last in pairwise((2, *sorted(keep), os.sysconf("SC_OPEN_MAX"))):
+        os.closerange(first + 1, last)
     os.chdir("/")
     faulthandler.enable(file=_STDERR)
     return rotate

@@ -6,7 +6,6 @@ only of those that somebody trusted mounted is it believed where something depen
 
 from __future__ import annotations
 
-import re
 import time
 from dataclasses import dataclass
 from enum import StrEnum
@@ -57,12 +56,7 @@ def mounted_views(answer_s: float = ANSWER_S) -> list[MountedView]:
 def _view(mount: Mount, answer: bytes | int) -> MountedView:
     state, status = _understood(answer)
     repository = status.get("repository") or unquote(mount.source)
-    return MountedView(mount.point, repository, state, status, _owner(mount))
-
-
-def _owner(mount: Mount) -> int:
-    found = re.search(r"(?:^|,)user_id=([0-9]+)(?:,|$)", mount.options)
-    return -1 if found is None else int(found[1])
+    return MountedView(mount.point, repository, state, status, -1 if mount.owner is None else mount.owner)
 
 
 def _understood(answer: bytes | int) -> tuple[State, dict[str, Any]]:

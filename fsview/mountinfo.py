@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 COVER: Final = "fsview-kernel-reads"  # the source of overlays over views, see fsview/kernel_reads.py
+_OWNER: Final = re.compile(r"\buser_id=([0-9]+)")
 _NETWORK: Final = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "9p", "afs", "gfs2", "ocfs2", "lustre", "virtiofs"}
 
 
@@ -20,6 +21,13 @@ class Mount(NamedTuple):
     device: str = ""
     root: str = "/"
     options: str = ""
+    number: int = 0
+
+    @property
+    def owner(self) -> int | None:
+        """The user who mounted it, of FUSE; None of all else, which takes root."""
+        match = _OWNER.search(self.options)
+        return int(match[1]) if match is not None and self.kind.startswith("fuse") else None
 
 
 def mounts() -> list[Mount]:
@@ -48,6 +56,24 @@ def real_point(point: Path) -> str:
     return os.path.realpath(point)
 
 
+def mount_in(directory: int, name: str) -> Mount | None:
+    """Return what is mounted at *name* in an open directory, whatever becomes of the way there; None if nothing is.
+
+    A symlink of that name is not followed. No file system is asked for anything, so a dead one can't hinder.
+    """
+    try:
+        found = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    except FileNotFoundError:
+        return None
+    try:
+        number = _mount_number(found)
+    finally:
+        os.close(found)
+    if number == _mount_number(directory):
+        return None
+    return next((mount for mount in _all_mounts() if mount.number == number), None)
+
+
 def mount_of(path: Path) -> Mount | None:
     """Return the mount that *path* lies in; of two at one place the later, which hides the other."""
     return mount_over(mounts(), os.path.realpath(path))
@@ -71,15 +97,21 @@ def _all_mounts() -> list[Mount]:
         return [_parse(line) for line in lines]
 
 
+def _mount_number(descriptor: int) -> int:
+    with Path(f"/proc/self/fdinfo/{descriptor}").open() as lines:
+        return next(int(line.split()[1]) for line in lines if line.startswith("mnt_id:"))
+
+
 def _is_cover(mount: Mount) -> bool:
     return mount.source == COVER and mount.kind == "overlay"
 
 
 def _parse(line: str) -> Mount:
     left, _, right = line.rstrip("\n").partition(" - ")
-    _, _, device, root, point, options, *_ = left.split(" ")
+    number, _, device, root, point, options, *_ = left.split(" ")
     kind, source, superblock = right.split(" ", 2)
-    return Mount(_unescape(point), kind, _unescape(source), device, _unescape(root), f"{options},{superblock}")
+    everything = f"{options},{superblock}"
+    return Mount(_unescape(point), kind, _unescape(source), device, _unescape(root), everything, int(number))
 
 
 def _unescape(text: str) -> str:

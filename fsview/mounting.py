@@ -31,16 +31,20 @@ class InUseError(MountError):
     """What is to be unmounted is in use."""
 
 
-def mount(point: str, source: str, flags: Iterable[str], options: Iterable[str]) -> int:
+def mount(
+    point: str, source: str, flags: Iterable[str], options: Iterable[str], place: int | None = None
+) -> int:  # fmt: skip
     """Mount a FUSE file system at *point*, an absolute path; return the descriptor on which its requests arrive.
 
-    *flags* are any of "ro", "nosuid", "nodev" and "noexec"; *options* are FUSE's own.
+    *flags* are any of "ro", "nosuid", "nodev" and "noexec"; *options* are FUSE's own. *place*: the directory *point*,
+    open. Root then mounts there, and nowhere else, whatever becomes of the way there.
 
     Raises:
         MountError: the kernel or the helper refused.
     """
-    mount_here = _mount_as_root if os.geteuid() == 0 else _mount_by_helper
-    return mount_here(point, source, flags, options)
+    if os.geteuid() != 0:
+        return _mount_by_helper(point, source, flags, options)
+    return _mount_as_root(point if place is None else f"/proc/self/fd/{place}", source, flags, options)
 
 
 def mount_overlay(point: str, source: str, flags: Iterable[str], options: str) -> None:

@@ -22,7 +22,7 @@ from urllib.parse import quote
 
 from fsview.asking import ask
 from fsview.kernel_reads import uncover
-from fsview.mountinfo import Mount, mount_at, real_point
+from fsview.mountinfo import Mount, mount_at, mount_in, real_point
 from fsview.mounting import DEVICE, HELPER, KIND, InUseError, detach
 from store.errors import MountError
 
@@ -107,22 +107,24 @@ def check_machine(*, allow_other: bool, suid_or_dev: bool = False, kernel_reads:
         )
 
 
-def unmount(point: Path, *, lazy: bool = False, patience_s: float = _PATIENCE_S) -> None:
+def unmount(
+    point: Path, *, lazy: bool = False, patience_s: float = _PATIENCE_S, directory: int | None = None
+) -> None:  # fmt: skip
     """End the view at *point* and wait until its server is gone; *lazy*: take it away even if it is in use.
 
-    Who uses it is given *patience_s* to let go of it.
+    Who uses it is given *patience_s* to let go of it. *directory*: as in `take_away`.
 
     Raises:
         MountError: there is no view, it is in use, or this user may not.
     """
-    mount = mount_at(point)
+    mount = mount_at(point) if directory is None else mount_in(directory, point.name)
     if mount is None:
         raise MountError(f"nothing is mounted at {point}; 'fsview mounts' lists the views")
     if mount.kind != KIND:
         raise MountError(f"what is mounted at {point} is no view but {mount.kind} ({mount.source}): umount {point}")
-    server = None if lazy else _open_server(point)
+    server = None if lazy else _open_server(_reach(point, directory))
     try:
-        take_away(point, lazy=lazy, command="fsview umount", patience_s=patience_s)
+        take_away(point, lazy=lazy, command="fsview umount", patience_s=patience_s, directory=directory)
         if server is not None and not select.select([server], [], [], _END_TIMEOUT_S)[0]:
             raise MountError(f"{point} is unmounted, but its server still runs after {_END_TIMEOUT_S} s; see its log")
     finally:
@@ -130,17 +132,25 @@ def unmount(point: Path, *, lazy: bool = False, patience_s: float = _PATIENCE_S)
             os.close(server)
 
 
-def take_away(point: Path, *, lazy: bool, command: str, patience_s: float = _PATIENCE_S) -> None:
+def take_away(
+    point: Path, *, lazy: bool, command: str, patience_s: float = _PATIENCE_S, directory: int | None = None
+) -> None:  # fmt: skip
     """Unmount what is at *point*, and the overlay of --kernel-reads over it; *command* is what does so, for the error.
+
+    *directory*: the one that *point* is in, open. Root then unmounts there, and nowhere else, even if somebody who may
+    do so puts another directory, or a symlink, on the way to it. For all others fusermount3 looks after that.
 
     Raises:
         MountError: it is in use after *patience_s*, or this user may not.
     """
-    real, give_up_s = real_point(point), time.monotonic() + patience_s
+    real = real_point(point) if directory is None else os.path.realpath(_reach(point, directory))
+    give_up_s = time.monotonic() + patience_s
+    where = real if directory is None or os.geteuid() != 0 else os.fspath(_reach(point, directory))
     while True:
         try:
-            uncover(real, lazy=lazy)
-            detach(real, lazy=lazy)
+            if directory is None:
+                uncover(real, lazy=lazy)
+            detach(where, lazy=lazy)
             return
         except InUseError:
             if time.monotonic() >= give_up_s:
@@ -148,6 +158,10 @@ def take_away(point: Path, *, lazy: bool, command: str, patience_s: float = _PAT
                     f"{point} is in use{_users(real)}; end that, or take it away all the same: {command} -l {point}"
                 ) from None
         time.sleep(_TRY_AGAIN_S)
+
+
+def _reach(point: Path, directory: int | None) -> Path:
+    return point if directory is None else Path(f"/proc/self/fd/{directory}", point.name)
 
 
 def server_pid(point: Path) -> int | None:

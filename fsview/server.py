@@ -46,11 +46,13 @@ def serve(
     options: MountOptions,
     on_mounted: Callable[[], None],
     on_tick: Callable[[], None] = lambda: None,
+    place: int | None = None,
 ) -> None:
     """Mount and answer until the view is unmounted or a signal ends it.
 
     *on_mounted* is called when requests are about to be answered, *on_tick* every second or so. If this raises after
-    that, the mount stays, dead (fsview/mountpoint.py tells why).
+    that, the mount stays, dead (fsview/mountpoint.py tells why). *place*: the directory *point*, open, for root; it is
+    closed.
 
     Raises:
         FsviewError: the repository can't be opened, the view not mounted, or no worker kept alive.
@@ -67,7 +69,9 @@ def serve(
         _ino_offset(options), gives_handles=not options.place_inodes, heeds_acls=options.heeds_acls()
     )
     with signals_held():
-        device = mount(str(point), source_name(repository_path), options.flags(), options.names())
+        device = mount(str(point), source_name(repository_path), options.flags(), options.names(), place)
+        if place is not None:
+            os.close(place)  # it is below the view, now, and would be held
         try:
             descriptor = connect(operations, device)
         except BaseException:

@@ -15,18 +15,19 @@ from typing import Final
 
 from xxhash import xxh3_64_intdigest, xxh3_128
 
-from store.bounds import read_small
 from store.content import chunks, file_record
 from store.damage import noted_damage
 from store.database import Reading
-from store.errors import CorruptionError, FormatError, FsviewError
+from store.errors import CorruptionError, FsviewError
 from store.findings import RESTORE, Finding, Subject, error, garbage
 from store.leftovers import strangers, temporary_files, unnamed_files
 from store.objects import Checksum, ObjectType
+from store.own_files import open_plain
 from store.repository import Repository
 from store.schema import FIRST_ID, FileId, FileRecord, MtimeRecord, Storage, mtime_key
 from store.tree import object_id
 
+_LINE_BYTES_MAX: Final = 4096
 _FILES_A_READING: Final = 256  # so that what others delete meanwhile can be reused
 _PRUNE: Final = "it takes space only; 'fsview prune' removes it"
 
@@ -74,8 +75,9 @@ def _id_or_none(reading: Reading, checksum: Checksum) -> FileId | None:
 
 def _first_line(path: Path) -> str:
     try:
-        return read_small(path).decode("utf-8", "backslashreplace").partition("\n")[0]
-    except (OSError, FormatError):
+        with open(open_plain(path, os.O_RDONLY), "rb") as note:
+            return note.readline(_LINE_BYTES_MAX).decode("utf-8", "backslashreplace").rstrip("\n")
+    except OSError:
         return "unreadable"
 
 

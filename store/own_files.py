@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -18,6 +19,7 @@ NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _SAFELY: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _LOOK: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_STEP: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC  # to go through a directory takes no right to list it
 _SYMLINKS_MAX: Final = 40  # as the kernel's
 
 
@@ -61,21 +63,24 @@ def open_own(directory: int, name: str, flags: int) -> int:
     raise OSError(errno.EPERM, why, name)
 
 
-def own_directory(path: Path, *, make: bool = False) -> int:
+def own_directory(
+    path: Path, *, make: bool = False, is_believed: Callable[[int], bool] = is_trusted
+) -> int:  # fmt: skip
     """Open a directory; each directory and each symlink on the way is root's or this user's.
 
-    With *make*, those that are missing are made, for this user alone.
+    With *make*, those that are missing are made, for this user alone. *is_believed*: of other users, too.
 
     Raises:
         OSError: also where one belongs to somebody else.
     """
-    walk = _Walk(make)
+    walk = _Walk(make, is_believed)
     try:
         walk.go(os.path.abspath(path))
+        return os.open(".", _DIRECTORY, dir_fd=walk.here)
     except OSError as error:
-        os.close(walk.here)
         raise OSError(error.errno, error.strerror, str(path)) from error
-    return walk.here
+    finally:
+        os.close(walk.here)
 
 
 def create_anew(path: Path, mode: int) -> int:
@@ -90,9 +95,9 @@ def create_anew(path: Path, mode: int) -> int:
 class _Walk:
     """A walk from "/" by names and symlinks, whose owners are asked for."""
 
-    def __init__(self, make: bool) -> None:
-        self.here = os.open("/", _DIRECTORY)
-        self._make, self._followed = make, 0
+    def __init__(self, make: bool, is_believed: Callable[[int], bool]) -> None:
+        self.here = os.open("/", _STEP)
+        self._make, self._is_believed, self._followed = make, is_believed, 0
 
     def go(self, path: str) -> None:
         if path.startswith("/"):
@@ -105,7 +110,7 @@ class _Walk:
         found = self._look(name)
         try:
             status = os.fstat(found)
-            _check_owner(name, status.st_uid)
+            self._check_owner(name, status.st_uid)
             if not stat.S_ISLNK(status.st_mode):
                 self._enter(name)
                 return
@@ -117,10 +122,10 @@ class _Walk:
             os.close(found)
 
     def _enter(self, name: str) -> None:
-        there = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=self.here)
+        there = os.open(name, _STEP | os.O_NOFOLLOW, dir_fd=self.here)
         os.close(self.here)
         self.here = there
-        _check_owner(name, os.fstat(there).st_uid)  # it may have been exchanged since the look
+        self._check_owner(name, os.fstat(there).st_uid)  # it may have been exchanged since the look
 
     def _look(self, name: str) -> int:
         try:
@@ -132,7 +137,6 @@ class _Walk:
             os.mkdir(name, 0o700, dir_fd=self.here)
         return os.open(name, _LOOK, dir_fd=self.here)
 
-
-def _check_owner(name: str, uid: int) -> None:
-    if not is_trusted(uid):
-        raise OSError(errno.EPERM, f"{name!r} on the way to it belongs to user {uid}")
+    def _check_owner(self, name: str, uid: int) -> None:
+        if not self._is_believed(uid):
+            raise OSError(errno.EPERM, f"{name!r} on the way to it belongs to user {uid}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from tools.parameters import POINT, REPO_OPTION, REVISION, located_repository, trust_owners
+from tools.state import state_directory
 
 if TYPE_CHECKING:
     from fsview.options import MountOptions
@@ -59,9 +60,9 @@ With --kernel-reads, an overlay over the view sends reads of files of more than 
 fast as a plain directory, from the same page cache. Given up for that: no such read is checked against damage (run
 'fsview fsck'), and equal files of two commits no longer show the same inode number. It takes root and Linux 6.6.
 
-The server logs to $XDG_STATE_HOME/fsview/, ~/.local/state/fsview/ if that is not set: one file for each mount point,
-named after it. With -f it logs to stderr. Started by systemd it logs to the journal. A log file, or a directory on the
-way to it, that belongs to another user is refused: with sudo, set XDG_STATE_HOME, or use 'sudo -i'.
+The server logs to $XDG_STATE_HOME/fsview/, ~/.local/state/fsview/ if that is not set (in your own home, also where sudo
+leaves you another user's): one file for each mount point, named after it. With -f it logs to stderr. Started by systemd
+it logs to the journal.
 """
 
 UMOUNT_EXAMPLES = """\b
@@ -74,8 +75,12 @@ _TRUST: Final = "trust-owner="
 _LOG_NAME_MAX: Final = 200
 
 
-def mount(repository: Path, point: Path, options: MountOptions, *, log_path: Path | None) -> None:
+def mount(
+    repository: Path, point: Path, options: MountOptions, *, log_path: Path | None, place: int | None = None
+) -> None:  # fmt: skip
     """Mount *repository* at *point*; return when the view answers or, with no *log_path*, when it has ended.
+
+    *place*: the directory *point*, open; root then mounts there, and nowhere else.
 
     Raises:
         MountError: what is in the way, and how to mend it.
@@ -86,7 +91,7 @@ def mount(repository: Path, point: Path, options: MountOptions, *, log_path: Pat
     from fsview.server import serve
 
     if log_path is not None:
-        start(repository, point, options, log_path)
+        start(repository, point, options, log_path, place)
     else:
         log_to_stderr(point)
         serve(repository, point, options, lambda: None)
@@ -105,9 +110,8 @@ def unmount(point: Path, *, lazy: bool = False) -> None:
 
 def log_path_of(point: Path) -> Path:
     """Return where the server of the view at *point* logs."""
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     name = os.path.realpath(point).strip("/").replace("/", "-")
-    return Path(state).absolute() / "fsview" / f"{name[-_LOG_NAME_MAX:]}.log"
+    return state_directory() / f"{name[-_LOG_NAME_MAX:]}.log"
 
 
 @click.command("mount", epilog=MOUNT_EXAMPLES)

@@ -5,17 +5,20 @@ What overlayfs leaves in an upper directory, and fuse-overlayfs where it differs
     char device 0:0, or an empty file with the xattr "whiteout"    the name is gone       or a file .wh.NAME
     a directory with the xattr "opaque" = "y"                      nothing below counts   or a file .wh..wh..opq in it
     a directory with the xattr "redirect"                          it was renamed: below it is that directory of the
-                                                                   commit: "/a/path", or a name beside its own
+                                                                   commit: "/a/path", or a name beside its own; one
+                                                                   that leads nowhere is refused
     any other directory                                            it is merged with the commit's, if that has it
     a file with the xattr "metacopy"                               its contents are below: refused, for workspaces are
                                                                    mounted without
 
 The xattrs are in "trusted.overlay." or "user.overlay."; a commit's own of these names are escaped in the view, and so
-here (fsview/overlay_xattrs.py).
+here (fsview/overlay_xattrs.py). Those in "user." whoever owns a file may set through fuse-overlayfs: what neither
+overlay writes is refused, lest something is left out without a word.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from contextlib import suppress
@@ -23,7 +26,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from fsview.ownership import AS_COMMITTED, Ownership
-from store.errors import NotFoundError
+from store.errors import ConflictError, NotFoundError
 from store.listing import Entry, Listing
 from store.objects import DirMeta, checksum_from_hex
 from store.repository import Repository
@@ -41,6 +44,8 @@ KERNEL_NOTES: Final = (b"trusted.overlay.",)
 FUSE_NOTES: Final = (b"trusted.overlay.", b"user.overlay.", b"user.fuseoverlayfs.")
 _WHITEOUT: Final = b".wh."
 _OPAQUE: Final = b".wh..wh..opq"
+_OPAQUE_VALUES: Final = (b"y", b"x")  # x, of newer kernels: there may be whiteouts that are xattrs
+_NOT_NOTED: Final = (errno.ENODATA, errno.EOPNOTSUPP)
 _SET_ID_BITS: Final = 0o6000
 
 
@@ -74,6 +79,7 @@ def open_workspace(
 
     Raises:
         NotFoundError: the commit below it is not here.
+        ConflictError: somebody put another directory in the place of its upper directory.
         OSError: its upper directory is not there.
     """
     recipe = replace(options.recipe, overlay_notes=())
@@ -83,7 +89,10 @@ def open_workspace(
         if number is None:
             raise NotFoundError(f"{workspace.point} is based on the commit {workspace.commit}, which is not here")
         root = root_entry(reading, commit_record(reading, number))
-    scan, status = start_scan(workspace.upper, options, repository.database, hasher)
+    with workspace.home.opened("upper") as upper:
+        scan, status = start_scan(workspace.upper, options, repository.database, hasher)
+        if not os.path.samestat(status, os.fstat(upper)):
+            raise ConflictError(f"{workspace.upper} was replaced meanwhile; nothing was committed")
     ownership = Ownership(status.st_uid, status.st_gid, by_mode=True) if workspace.owner_me else AS_COMMITTED
     base = Base(below, root, options.recipe.overlay_notes, not workspace.by_kernel, ownership)
     return UpperDirectory(scan, scan.root, status, base)
@@ -92,6 +101,10 @@ def open_workspace(
 def _lost_set_id(mode: int, wanted: int) -> bool:
     """Return whether a mode is the one wanted but for set-ID bits, which fuse-overlayfs drops when it copies up."""
     return mode | wanted & _SET_ID_BITS == wanted
+
+
+def _shown(value: bytes | None) -> str:
+    return ascii((value or b"").decode("utf-8", "backslashreplace"))
 
 
 class _Whole:
@@ -148,6 +161,8 @@ class UpperDirectory(DiskDirectory):
         for name, status in rows:
             hidden = self._whited_out(name, status)
             self._hidden.add(hidden or name)
+            if hidden is not None:
+                self._refuse_odd_mark(name, status)
             if hidden is None:
                 kept.append((name, status))
                 self._refuse_metacopy(name, status)
@@ -199,6 +214,13 @@ class UpperDirectory(DiskDirectory):
             return name
         return None
 
+    def _refuse_odd_mark(self, name: bytes, status: os.stat_result) -> None:
+        """Refuse what fuse-overlayfs would take for a mark of its own, and isn't: its contents would be left out."""
+        is_mark = stat.S_ISCHR(status.st_mode) or (stat.S_ISREG(status.st_mode) and not status.st_size)
+        if not is_mark or name == _WHITEOUT:
+            why = "fuse-overlayfs takes it for its mark of what is gone, and hides what is in it: rename it"
+            self._scan.problems.append((os.path.join(self.path, name), why))
+
     def _refuse_metacopy(self, name: bytes, status: os.stat_result) -> None:
         if stat.S_ISREG(status.st_mode) and self._note(name, b"metacopy") is not None:
             why = "its contents are not in the upper directory: mount the overlay with metacopy=off, and write to it"
@@ -208,25 +230,59 @@ class UpperDirectory(DiskDirectory):
         """Return the directory of the commit that this one is merged with."""
         if self._above is None:
             return self._base.root
-        if _OPAQUE in self._hidden or self._note(b"", b"opaque") == b"y":
+        if self._is_opaque():
             return None
-        noted = None if self._base.by_names else self._note(b"", b"redirect")  # fuse-overlayfs knows none
-        redirect = noted or os.path.basename(self.path)
-        with self._base.commit.repository.database.reading() as reading:
-            found: Entry | None = None
-            if redirect.startswith(b"/"):
-                with suppress(NotFoundError):
-                    found = find(reading, self._base.root, redirect)
-            elif self._above._lower is not None:
-                found = load_listing(reading, TreeId(self._above._lower.id)).find(redirect)
+        redirect = self._note(b"", b"redirect")
+        if redirect is not None:
+            return self._redirected(redirect)
+        found = self._in_the_lower_above(os.path.basename(self.path))
         return found if found is not None and found.is_directory else None
+
+    def _is_opaque(self) -> bool:
+        opaque = self._note(b"", b"opaque")
+        if opaque not in (None, *_OPAQUE_VALUES):
+            self._refuse(f"its xattr 'opaque' is {_shown(opaque)}, which no overlay writes: remove it, or set it to y")
+        return _OPAQUE in self._hidden or opaque == b"y"
+
+    def _redirected(self, redirect: bytes) -> Entry | None:
+        """Return the directory of the commit from which this one was renamed: where it leads nowhere, that is told."""
+        names = redirect.removeprefix(b"/").split(b"/")
+        found: Entry | None = None
+        if self._base.by_names:
+            self._refuse(f"its xattr 'redirect', {_shown(redirect)}, means nothing to fuse-overlayfs: remove it")
+        elif {b"", b".", b".."} & set(names) or (len(names) > 1 and not redirect.startswith(b"/")):
+            self._refuse(f"its xattr 'redirect' is {_shown(redirect)}, which no overlay writes: remove it")
+        else:
+            found = self._find(redirect) if redirect.startswith(b"/") else self._in_the_lower_above(redirect)
+            if found is None or not found.is_directory:
+                self._refuse(f"it was renamed from {_shown(redirect)}, which is no directory of the commit below")
+                return None
+        return found
+
+    def _find(self, path: bytes) -> Entry | None:
+        with self._base.commit.repository.database.reading() as reading, suppress(NotFoundError):
+            return find(reading, self._base.root, path)
+        return None
+
+    def _in_the_lower_above(self, name: bytes) -> Entry | None:
+        assert self._above is not None
+        if self._above._lower is None:
+            return None
+        with self._base.commit.repository.database.reading() as reading:
+            return load_listing(reading, TreeId(self._above._lower.id)).find(name)
+
+    def _refuse(self, why: str) -> None:
+        self._scan.problems.append((self.path, why))
 
     def _note(self, name: bytes, what: bytes) -> bytes | None:
         """Return what the overlay noted of an entry; b"": of this directory."""
         path = xattr_path(self._here, name or b".")
         for prefix in self._base.notes:
-            with suppress(OSError):  # it has none, or is gone: reading it tells
+            try:
                 return os.getxattr(path, prefix + what, follow_symlinks=False)
+            except OSError as error:
+                if error.errno not in _NOT_NOTED:
+                    self._complain(os.path.join(self.path, name) if name else self.path, error)
         return None
 
     def _child(self, name: bytes, status: os.stat_result, meta_id: object) -> UpperDirectory:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from tools.parameters import POINT, REVISION, repository_option
-from tools.render import print_json, table
+from tools.render import print_json, printable, quote_path, table
 
 if TYPE_CHECKING:
     from store.repository import Repository
-    from tools.workspace_state import Workspace
+    from tools.workspace_state import Broken, Workspace
 
 EXAMPLES: Final = """\b
 Examples:
@@ -25,8 +25,8 @@ Examples:
 
 \b
 What you change is beside DIR, in DIR.workspace/, and costs what it is large; the commit itself stays as it is. After a
-reboot 'fsview workspace mount DIR' brings everything back. Root gets an overlay of the kernel's, everybody else
-fuse-overlayfs (apt install fuse-overlayfs).
+reboot 'fsview workspace mount DIR' brings everything back. It is its owner's alone: root uses no other user's. Root
+gets an overlay of the kernel's, everybody else fuse-overlayfs (apt install fuse-overlayfs).
 """
 
 
@@ -67,19 +67,29 @@ def add_command(
 @workspace_command.command("list")
 @click.option("--json", "in_json", is_flag=True, help="JSON.")
 def list_command(in_json: bool) -> None:
-    """List your workspaces: where, on which commit, whether it is mounted."""
+    """List your workspaces: where, on which commit, whether it is mounted; or why one is broken."""
     from tools.workspace_state import listed
 
     rows = [_row(one) for one in listed()]
     if in_json:
         print_json(rows)
     elif rows:
-        print(table([(r["directory"], r["commit"][:12], r["state"], r["repository"]) for r in rows]))
+        print(table([_columns(row) for row in rows]))
 
 
-def _row(workspace: Workspace) -> dict[str, Any]:
+def _columns(row: dict[str, Any]) -> tuple[str, ...]:
+    directory = quote_path(os.fsencode(row["directory"]))
+    if row["state"] == "broken":
+        return directory, "", "broken", printable(row["problem"])
+    return directory, row["commit"][:12], row["state"], quote_path(os.fsencode(row["repository"]))
+
+
+def _row(workspace: Workspace | Broken) -> dict[str, Any]:
+    from tools.workspace_state import Broken
     from tools.workspaces import is_mounted
 
+    if isinstance(workspace, Broken):
+        return {"directory": os.fspath(workspace.point), "state": "broken", "problem": workspace.problem}
     return {
         "directory": os.fspath(workspace.point),
         "commit": workspace.commit,

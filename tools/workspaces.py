@@ -1,27 +1,43 @@
-"""Make, mount, unmount and remove workspaces: writable trees on top of commits (tools/workspace_state.py)."""
+"""Make, mount, unmount and remove workspaces: writable trees on top of commits (tools/workspace_state.py).
+
+Everything is done by the descriptors of tools/workspace_home.py: the directory that a workspace is in may be another
+user's, who renames and replaces what he likes there meanwhile.
+"""
 
 from __future__ import annotations
 
 import os
-import shutil
+import secrets
+import shlex
 import time
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 from fsview import overlay
-from fsview.mountinfo import mount_at
+from fsview.mountinfo import Mount, mount_at, mount_in, mounts
+from fsview.mounting import KIND
 from fsview.mountpoint import STATUS_MARK, take_away
 from fsview.mountpoint import unmount as unmount_view
 from fsview.status import parse_status
-from store.errors import ConflictError, FormatError, InvalidNameError, MountError, NotFoundError
+from store.errors import (
+    AccessError,
+    ConflictError,
+    FormatError,
+    FsviewError,
+    InvalidNameError,
+    MountError,
+    NotFoundError,
+)
+from store.own_files import own_directory
 from store.refs import find_ref, set_ref
 from store.repository import Repository
 from store.revisions import resolve
 from store.schema import CommitNumber
 from store.tree import commit_record
+from store.walking.remove import remove_same_tree
 from tools.mount import log_path_of
 from tools.mount import mount as mount_view
+from tools.workspace_home import Home
 from tools.workspace_state import Workspace, home_of, load
 
 _PLACED, _PLACED_STAT = "place-inodes", "place-inodes=stat"  # what fuse-overlayfs needs: see fsview/options.py
@@ -47,27 +63,29 @@ def add(
     with repository.database.reading() as reading:
         number = resolve(reading, revision, now_s=int(time.time()))
         checksum = commit_record(reading, number).checksum
-    real_view = None if view is None else Path(os.path.realpath(view))
-    is_root, path = os.geteuid() == 0, Path(os.path.realpath(repository.path))
-    workspace = Workspace(point, path, checksum.hex(), by_kernel, real_view, not is_root, suid=suid, dev=dev)
-    if real_view is not None:
-        options = check_view(real_view, workspace)
-        workspace = replace(workspace, owner_me="owner=me" in options)
-    made_point = not point.exists()
-    workspace.home.mkdir(mode=0o700)
+    path, owner_me = Path(os.path.realpath(repository.path)), os.geteuid() != 0
+    if view is not None:
+        view = Path(os.path.realpath(view))
+        owner_me = "owner=me" in check_view(mount_at(view), view, path, by_kernel=by_kernel)
+    home = Home(home_of(point), make=True)
+    workspace = Workspace(point, home, path, checksum.hex(), by_kernel, view, owner_me, suid=suid, dev=dev)
+    made_point = _make_point(workspace)
     try:
-        for directory in (point, workspace.upper, workspace.home / "work", workspace.own_view):
-            directory.mkdir(exist_ok=directory == point)
+        for name in ("upper", "work", "view"):
+            os.mkdir(name, dir_fd=workspace.home.descriptor)
         _keep(repository, workspace, number)
         _mount(workspace)
-        overlay.take_over_the_root(workspace.upper, workspace.home / "lower")
+        with workspace.home.opened("upper") as upper:
+            overlay.take_over_the_root(upper, workspace.home.reach / "lower")
         workspace.save()
     except BaseException:
         with suppress(MountError):
             unmount(workspace, lazy=True)
-        _delete(repository, workspace)
+        with suppress(FsviewError, OSError):  # what went wrong first is told
+            _delete(repository, workspace)
         if made_point:
-            point.rmdir()
+            with suppress(OSError):
+                os.rmdir(point.name, dir_fd=home.above)
         raise
     return workspace
 
@@ -78,11 +96,13 @@ def mount(workspace: Workspace) -> None:
     Raises:
         MountError: it is mounted, or can't be.
     """
-    found = mount_at(workspace.point)
+    found = _mounted(workspace)
     if found is not None and _is_dead(workspace):
         unmount(workspace, lazy=True)
     elif found is not None:
         raise MountError(f"{workspace.point} is mounted already, by {found.kind}")
+    elif _own_view(workspace) is not None:  # of a command that was killed, or its server was
+        unmount(workspace, lazy=True)
     _mount(workspace)
 
 
@@ -92,10 +112,13 @@ def unmount(workspace: Workspace, *, lazy: bool = False) -> None:
     Raises:
         MountError: it is in use.
     """
-    if mount_at(workspace.point) is not None:
-        take_away(workspace.point, lazy=lazy, command="fsview workspace umount")
-    if mount_at(workspace.own_view) is not None:
-        unmount_view(workspace.own_view, lazy=lazy, patience_s=_RELEASE_S)
+    home = workspace.home
+    found = _mounted(workspace)
+    if found is not None:
+        _check_it_is_ours(workspace, found)
+        take_away(workspace.point, lazy=lazy, command="fsview workspace umount", directory=home.above)
+    if _own_view(workspace) is not None:
+        unmount_view(workspace.own_view, lazy=lazy, patience_s=_RELEASE_S, directory=home.descriptor)
 
 
 def remove(repository: Repository, workspace: Workspace, *, force: bool) -> None:
@@ -103,9 +126,12 @@ def remove(repository: Repository, workspace: Workspace, *, force: bool) -> None
 
     Raises:
         ConflictError: something was changed in it that was not committed, and *force* is not set.
-        MountError: it is in use.
+        MountError: it is in use, or something is mounted in it.
     """
-    changed = os.listdir(workspace.upper)
+    _check_layout(workspace)
+    _refuse_mounts_inside(workspace)
+    with workspace.home.opened("upper") as upper:
+        changed = os.listdir(upper)
     if changed and not force and workspace.fingerprint() != workspace.committed:
         raise ConflictError(
             f"{workspace.point} has changes, such as in {min(changed)}; keep them: fsview commit --workspace "
@@ -114,56 +140,145 @@ def remove(repository: Repository, workspace: Workspace, *, force: bool) -> None
     unmount(workspace)
     _delete(repository, workspace)
     with suppress(OSError):  # it was not empty before, or is gone
-        workspace.point.rmdir()
+        os.rmdir(workspace.point.name, dir_fd=workspace.home.above)
 
 
 def is_mounted(workspace: Workspace) -> bool:
     """Whether the workspace can be used."""
-    return mount_at(workspace.point) is not None and not _is_dead(workspace)
+    return _mounted(workspace) is not None and not _is_dead(workspace)
 
 
-def check_view(view: Path, workspace: Workspace) -> list[str]:
+def check_view(mount: Mount | None, reach: Path, repository: Path, *, by_kernel: bool) -> list[str]:
     """Refuse a view that no writable overlay must be laid over; return the options that it is mounted with.
 
+    *mount* is what is mounted there, *reach* the path by which it is asked.
+
     Raises:
-        MountError: it is none, of another repository, or was mounted without place-inodes.
+        MountError: it is none, of another repository or user, or was mounted without place-inodes.
     """
+    if mount is None or mount.kind != KIND:
+        raise MountError(f"no view is mounted at {mount.point if mount else reach}")
+    if mount.owner not in (0, os.geteuid()):
+        raise MountError(
+            f"the view at {mount.point} is another user's, who could show anything in it; leave --view out"
+        )
     try:
-        status = parse_status(os.getxattr(view, STATUS_MARK))
+        status = parse_status(os.getxattr(reach, STATUS_MARK))
     except (OSError, FormatError) as error:
-        raise MountError(f"no view is mounted at {view}, or its server does not answer: {error}") from None
-    if status["repository"] != os.fspath(workspace.repository):
-        raise MountError(f"the view at {view} is of {status['repository']}, not of {workspace.repository}")
-    needed = [_PLACED_STAT] if not workspace.by_kernel else [_PLACED, _PLACED_STAT]
+        raise MountError(f"the server of the view at {mount.point} does not answer as one should: {error}") from None
+    if status["repository"] != os.fspath(repository):
+        raise MountError(f"the view at {mount.point} is of {status['repository']}, not of {repository}")
+    needed = [_PLACED_STAT] if not by_kernel else [_PLACED, _PLACED_STAT]
     options: list[str] = status["options"].split(",")
     if not set(needed) & set(options):
         raise MountError(
-            f"the view at {view} was mounted without {needed[0]}: in a workspace over it, writing to a file would "
-            f"change all files that are equal to it; mount it with -o {needed[0]}, or leave --view out"
+            f"the view at {mount.point} was mounted without {needed[0]}: in a workspace over it, writing to a file "
+            f"would change all files that are equal to it; mount it with -o {needed[0]}, or leave --view out"
         )
     return options
+
+
+def _make_point(workspace: Workspace) -> bool:
+    """Make the directory where it is mounted, unless it is there; whether it was made."""
+    try:
+        os.mkdir(workspace.point.name, dir_fd=workspace.home.above)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _check_layout(workspace: Workspace) -> None:
+    """Refuse a workspace whose directories are something else, such as symlinks to other places.
+
+    Raises:
+        FormatError: which one is what.
+    """
+    for name in ("upper", "work", "view"):
+        try:
+            if name != "view" or _own_view(workspace) is None:  # what is mounted there may be dead
+                with workspace.home.opened(name):
+                    pass
+        except FileNotFoundError:
+            raise FormatError(f"{workspace.home.path / name} is missing: {workspace.point} can't be used") from None
 
 
 def _mount(workspace: Workspace) -> None:
     from fsview.options import MountOptions
 
+    home = workspace.home
+    _check_layout(workspace)
     if workspace.view is None:
         options = MountOptions(place_inodes=True, place_st_ino=not workspace.by_kernel, owner_me=workspace.owner_me)
-        mount_view(workspace.repository, workspace.own_view, options, log_path=log_path_of(workspace.point))
-    view = workspace.view or workspace.own_view
-    check_view(view, workspace)
-    lower = workspace.home / "lower"
-    lower.unlink(missing_ok=True)
-    lower.symlink_to(view / "commits" / workspace.commit)
-    overlay.mount_writable(
-        workspace.point, workspace.home, "lower", by_kernel=workspace.by_kernel, flags=workspace.flags
-    )
+        with home.opened("view") as place:
+            log_path = log_path_of(workspace.point)
+            mount_view(workspace.repository, workspace.own_view, options, log_path=log_path, place=place)
+        reach, view = home.reach / "view", _own_view(workspace)
+    else:
+        reach, view = workspace.view, mount_at(workspace.view)
+    check_view(view, reach, workspace.repository, by_kernel=workspace.by_kernel)
+    home.link("lower", (workspace.view or Path("view")) / "commits" / workspace.commit)
+    if not workspace.by_kernel:
+        _check_the_way(workspace)
+    with home.beside(workspace.point.name) as place:
+        overlay.mount_writable(
+            workspace.point, home.reach, "lower", by_kernel=workspace.by_kernel, flags=workspace.flags, place=place
+        )
+
+
+def _check_the_way(workspace: Workspace) -> None:
+    """Refuse to have fuse-overlayfs, which goes by names, mount for root where others could lead it elsewhere.
+
+    Raises:
+        MountError: they could.
+    """
+    if os.geteuid() != 0:
+        return  # fusermount3 lets nobody mount where he may not
+    try:
+        os.close(own_directory(workspace.point.parent))
+    except PermissionError as error:
+        raise MountError(
+            f"{workspace.point} can't be mounted by fuse-overlayfs, which somebody else could lead elsewhere: "
+            f"{error.strerror}; leave --fuse out"
+        ) from error
+
+
+def _mounted(workspace: Workspace) -> Mount | None:
+    """Return what is mounted where the workspace is to be."""
+    return mount_in(workspace.home.above, workspace.point.name)
+
+
+def _own_view(workspace: Workspace) -> Mount | None:
+    return mount_in(workspace.home.descriptor, workspace.own_view.name)
+
+
+def _check_it_is_ours(workspace: Workspace, found: Mount) -> None:
+    if not overlay.is_ours(found):
+        raise MountError(
+            f"what is mounted at {workspace.point} is not this workspace, but {found.kind} ({found.source}); it stays: "
+            f"umount {workspace.point}"
+        )
+
+
+def _refuse_mounts_inside(workspace: Workspace) -> None:
+    """Refuse to remove a workspace in which something is mounted, which is no part of it.
+
+    Raises:
+        MountError: what is mounted, all of it.
+    """
+    home, point = os.fspath(workspace.home.place), os.fspath(workspace.point)
+    inside = [mount.point for mount in mounts() if mount.point.startswith((f"{home}/", f"{point}/"))]
+    foreign = [one for one in inside if one != f"{home}/{workspace.own_view.name}"]
+    if foreign:
+        raise MountError(
+            f"{workspace.point} can't be removed: something is mounted in it, and was not touched; unmount it first: "
+            + "; ".join(f"umount {shlex.quote(one)}" for one in reversed(foreign))
+        )
 
 
 def _free_place(point: Path) -> Path:
     real = Path(os.path.realpath(point))
-    if home_of(real).exists():
-        with suppress(NotFoundError):
+    if os.path.lexists(home_of(real)):
+        with suppress(NotFoundError, FormatError, AccessError):
             load(real)
             raise InvalidNameError(f"{point} is a workspace already; see: fsview workspace list")
         raise InvalidNameError(f"{home_of(real)} is in the way; remove it, or name another directory")
@@ -184,9 +299,10 @@ def _keep(repository: Repository, workspace: Workspace, number: CommitNumber) ->
 
 def _delete(repository: Repository, workspace: Workspace) -> None:
     """Delete what a workspace has on disk and in the repository. The rename is the atomic step."""
-    gone = workspace.home.with_name(workspace.home.name + ".removed")
-    with suppress(FileNotFoundError):
-        os.rename(workspace.home, gone)
+    home = workspace.home
+    gone = f"{home.path.name}.removed-{secrets.token_hex(4)}"
+    if home.is_at_its_name():
+        os.rename(home.path.name, gone, src_dir_fd=home.above, dst_dir_fd=home.above)
     workspace.forget()
     with repository.database.reading() as reading:
         is_kept = find_ref(reading, workspace.ref) is not None
@@ -195,16 +311,14 @@ def _delete(repository: Repository, workspace: Workspace) -> None:
         repository.database.write(
             lambda writing: set_ref(writing, workspace.ref, None, time_s=now_s, message="workspace removed")
         )
-    if (gone / "work" / "work").is_dir():
-        os.chmod(gone / "work" / "work", 0o700)  # the kernel's has no permissions at all
-    shutil.rmtree(gone, ignore_errors=True)
+    remove_same_tree(home.above, os.fsencode(gone), home.descriptor, os.fsencode(home.path.with_name(gone)))
 
 
 def _is_dead(workspace: Workspace) -> bool:
     """Whether the view below no longer answers."""
     try:
-        os.getxattr(workspace.view or workspace.own_view, STATUS_MARK)
-        os.statvfs(workspace.point)
+        os.getxattr(workspace.view or workspace.home.reach / workspace.own_view.name, STATUS_MARK)
+        os.statvfs(Path(f"/proc/self/fd/{workspace.home.above}", workspace.point.name))
     except OSError:
         return True
     return False

@@ -15,6 +15,7 @@ from store.objects import Checksum
 from store.repository import Repository
 from tests.cli.conftest import Fsview, Releases
 from tests.marks import needs_root
+from tests.running import RunFsview
 from tools.doctor import Diagnosis, Machine, State, examine_machine, examine_repository
 from tools.fsck import fsck
 
@@ -138,6 +139,16 @@ def test_damage_that_was_noted_is_named_until_it_is_mended(own_releases: Release
         "now it is as it should be; was it the disk?",
         "this file object is gone",
     ]
+
+
+@pytest.mark.parametrize("kind", ["a FIFO", "a symlink"])
+def test_a_note_that_is_no_plain_file_is_not_read(own_releases: Releases, run_fsview: RunFsview, kind: str) -> None:
+    note, secret = own_releases.repo / "damaged" / ("5b" * 32), own_releases.repo.parent / "secret"
+    note.parent.mkdir()
+    secret.write_text("secret\n")
+    os.mkfifo(note) if kind == "a FIFO" else note.symlink_to(secret)
+    done = run_fsview("fsck", "--repo", own_releases.repo, timeout_s=30)
+    assert "damage was noted: unreadable" in done.stdout and "secret\n" not in done.stdout
 
 
 def test_no_repository(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from store.errors import InvalidNameError, NotFoundError, SysrootError
 from store.repository import sync_directory
 from tools.sysroot.origin import ORIGIN_FILE, Origin
 from tools.sysroot.settings import SETTINGS_FILE, Policy, SysrootSettings
+from tools.sysroot.trusted import check_directory, check_link, check_sysroot
 
 TEMPORARY: Final = ".tmp"
 PRISTINE: Final = ".etc-pristine"
@@ -105,6 +106,7 @@ class Stateroot:
         """
         try:
             target = os.readlink(self.current_link)
+            check_link(self.current_link)
         except FileNotFoundError:
             return 0
         except OSError as error:
@@ -134,7 +136,10 @@ class Stateroot:
         if number > self.current_number() or not path.is_dir():
             known = ", ".join(str(one) for one in self.numbers()) or "none yet"
             raise NotFoundError(f"there is no generation {number} in {self.name}; there are: {known}")
-        return Generation(number, path, Origin.load(path / ORIGIN_FILE))
+        check_directory(path)
+        generation = Generation(number, path, Origin.load(path / ORIGIN_FILE))
+        _check_root(generation)
+        return generation
 
     def numbers(self) -> list[int]:
         """Return the numbers of all generations that are or were current, in order."""
@@ -214,12 +219,14 @@ class Sysroot:
         Raises:
             NotFoundError: there is none.
             FormatError: its settings can't be understood.
+            AccessError: it is somebody else's.
         """
         path = Path(os.path.abspath(path))
-        if not (path / SETTINGS_FILE).is_file():
+        if not os.path.lexists(path / SETTINGS_FILE):
             raise NotFoundError(
                 f"{path} is not a sysroot (it has no {SETTINGS_FILE}); make one: fsview sysroot init {path} --repo REPO"
             )
+        check_sysroot(path)
         return cls(path, SysrootSettings.load(path / SETTINGS_FILE))
 
     def names(self) -> list[str]:
@@ -236,6 +243,7 @@ class Sysroot:
         Raises:
             NotFoundError: there is no such one, or none at all.
             InvalidNameError: there are several.
+            SysrootError, AccessError: a directory of it is none, or somebody else's.
         """
         names = self.names()
         if name is None and len(names) > 1:
@@ -248,7 +256,11 @@ class Sysroot:
             )
         if name not in names:
             raise NotFoundError(f"{self.path} has no stateroot {name!r}; it has: {', '.join(names) or 'none'}")
-        return Stateroot(self, name)
+        found = Stateroot(self, name)
+        for directory in (self.path / _DEPLOY, found.path, found.deployments, found.generations_directory):
+            if os.path.lexists(directory):
+                check_directory(directory)
+        return found
 
     def new_stateroot(self, name: str) -> Stateroot:
         """Return the stateroot that `make_stateroot` would make.
@@ -279,6 +291,16 @@ class Sysroot:
         for directory in (made.path, made.path.parent):
             sync_directory(directory)
         return made
+
+
+def _check_root(generation: Generation) -> None:
+    """Refuse a generation by whose name, or by whose deployment's, people come to another tree than it is of."""
+    link, expected = generation.path / _ROOT, f"../../{_DEPLOYMENTS}/{generation.deployment}"
+    if os.path.lexists(link) and not (link.is_symlink() and os.readlink(link) == expected):
+        raise SysrootError(f"{link} does not lead to its deployment; point it there: ln -sfn {expected} {link}")
+    for directory in (generation.root, generation.pristine_etc):
+        if directory.is_symlink():
+            raise SysrootError(f"{directory} is a symlink, where a sysroot has a directory; put that itself there")
 
 
 def _mend(stateroot: Stateroot) -> str:

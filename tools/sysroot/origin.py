@@ -44,9 +44,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Self
 
-from store.bounds import read_small
-from store.errors import FormatError, SysrootError
+from store.errors import SysrootError
 from tools.sysroot.durable import write_durably
+from tools.sysroot.trusted import read_text
 
 ORIGIN_FILE: Final = "origin.toml"
 _DEPLOYMENT: Final = re.compile(r"([0-9a-f]{64})\.[0-9]{1,9}")
@@ -116,12 +116,13 @@ class Origin:
 
         Raises:
             SysrootError: it is not there, or is not what fsview wrote.
+            FormatError, AccessError: it is no plain file, or somebody else's.
         """
         try:
-            return cls(**_fields(tomllib.loads(read_small(path).decode("utf-8"))))
+            return cls(**_fields(tomllib.loads(read_text(path))))
         except FileNotFoundError:
             raise SysrootError(f"{path} is missing: the generation is damaged; {_ADVICE}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError, FormatError, _WrongError) as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError, _WrongError) as error:
             raise SysrootError(f"{path}: {error}; correct the file by hand, or {_ADVICE}") from error
 
     def with_pin(self, pinned: bool) -> Origin:
@@ -148,6 +149,8 @@ def _fields(values: dict[str, Any]) -> dict[str, Any]:
     match = _DEPLOYMENT.fullmatch(origin["deployment"])
     if match is None or match[1] != origin["commit"]:
         raise _WrongError(f"'origin.deployment' is {origin['deployment']!r}, no deployment of the commit")
+    if origin.get("previous", 0) < 0:
+        raise _WrongError(f"'origin.previous' is {origin['previous']}, no generation")
     origin["certified"] = tuple(str(name) for name in origin.get("certified", ()))
     return origin | {
         "declares": _declares(_table(values, "declares")),
@@ -165,6 +168,8 @@ def _declares(values: dict[str, Any]) -> dict[str, str]:
 
 def _mark(name: str, value: Any) -> HighWater:
     _check_table(f"high-water.{name}", value, {"version": str, "deployment": str, "created": datetime})
+    if not _DEPLOYMENT.fullmatch(value["deployment"]):
+        raise _WrongError(f"'high-water.{name}.deployment' is {value['deployment']!r}, no deployment")
     return HighWater(**value)
 
 

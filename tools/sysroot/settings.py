@@ -25,9 +25,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Self
 
-from store.bounds import read_small
-from store.errors import FormatError
+from store.errors import FormatError, FsviewError
 from tools.sysroot.durable import write_durably
+from tools.sysroot.trusted import read_text
 
 SETTINGS_FILE: Final = "fsview.toml"
 CERTIFIED: Final = "certified"
@@ -86,9 +86,10 @@ class SysrootSettings:
 
         Raises:
             FormatError: it is not TOML, not a sysroot's, of a newer format, or has keys or values that are not valid.
+            AccessError: it is somebody else's.
         """
         try:
-            values = tomllib.loads(read_small(path).decode("utf-8"))
+            values = tomllib.loads(read_text(path))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise FormatError(f"{path}: {error}; correct the file by hand") from error
         if "sysroot" not in values and "format" in values:
@@ -104,10 +105,10 @@ def is_sysroot(directory: Path) -> bool:
     """Whether a directory is a sysroot, or might be one, as its settings can't be read; a repository isn't."""
     path = directory / SETTINGS_FILE
     try:
-        return "sysroot" in tomllib.loads(path.read_text("utf-8"))
+        return "sysroot" in tomllib.loads(read_text(path))
     except FileNotFoundError:
         return False
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError):
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError, FsviewError, OSError):
         return True
 
 
@@ -136,7 +137,7 @@ class _Reader:
             raise self._wrong("sysroot.format", version, "a number from 1")
         if version > SYSROOT_FORMAT:
             raise FormatError(f"{self._path}: the sysroot has format {version}; use a newer fsview")
-        if not isinstance(identity, str) or not identity.isalnum():
+        if not isinstance(identity, str) or not (identity.isalnum() and identity.isascii()):
             raise self._wrong("sysroot.id", identity, "hex digits")
         if not isinstance(repository, str) or not repository:
             raise self._wrong("sysroot.repository", repository, "a path")
