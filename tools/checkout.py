@@ -26,10 +26,11 @@ from store.revisions import Place, find_place
 from store.schema import TreeId
 from store.tree import commit_record, tree_record
 from store.walking.beneath import DIRECTORY
+from store.walking.private import forget_acls
 from store.walking.remove import remove_same_tree
 from tools.filling import Written
 from tools.linking import Link, LinkCounts, Linker, MayBeLinked
-from tools.materialise import TreeWriter, forget_acls
+from tools.materialise import TreeWriter
 from tools.parameters import REVISION, repository_option
 from tools.render import count_text, json_path, one_line, print_json, progress, say, size_text
 

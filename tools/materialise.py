@@ -31,7 +31,6 @@ from tools.linking import Linker
 from tools.neighbours import Neighbour
 from tools.render import quote_path
 
-_ACLS: Final = ("system.posix_acl_default", "system.posix_acl_access")
 _ALONE_ENTRIES_MAX: Final = 2048  # for more, other processes pay
 _PROCESSES_MAX: Final = 8
 _STEPS_EACH: Final = 32
@@ -237,10 +236,3 @@ def _groups(listing: Listing, share: int) -> Iterator[tuple[list[Entry], int]]:
             size += below
     if group:
         yield group, size
-
-
-def forget_acls(directory: int) -> None:
-    """Take from a new directory what its parent wants for new files: it is not what was committed."""
-    for acl in _ACLS:
-        with suppress(OSError):
-            os.removexattr(directory, acl)

@@ -8,4 +8,5 @@ another tree. So nobody here believes a path twice: what was opened is gone on w
     walk.py      go down a tree and up again, with few descriptors
     remove.py    remove a tree
     copy.py      copy a tree
+    private.py   a directory that nobody else gets into
 """

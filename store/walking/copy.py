@@ -19,6 +19,7 @@ from typing import Final, NamedTuple
 from store.errors import ConflictError, FsviewError
 from store.libc import FICLONE
 from store.walking.beneath import DIRECTORY, FILE, open_same, xattr_path
+from store.walking.private import forget_acls
 from store.walking.walk import Walk
 
 _PIECE_BYTES: Final = 1 << 20
@@ -84,6 +85,7 @@ class _Copy:
 
     def all(self) -> None:
         os.fchmod(self._writing.here, 0o700)
+        forget_acls(self._writing.here)
         self._look()
         while self._levels:
             name = next(self._levels[-1].names, None)

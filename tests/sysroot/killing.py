@@ -91,10 +91,14 @@ def watch(told: Path, number: int, send: signal.Signals = signal.SIGKILL) -> Non
 
 @dataclass(frozen=True)
 class State:
-    """What is on disk that must be whole: trees of deployments by name, /var, the current generation's number."""
+    """What is on disk that must be whole: trees of deployments by name, /var, the current generation's number.
+
+    kept: what generations keep of /var, by their numbers.
+    """
 
     trees: dict[str, Snapshot]
     pristine: dict[str, Snapshot]
+    kept: dict[str, Snapshot]
     var: Snapshot
     current: int
     pinned: set[int]
@@ -106,10 +110,16 @@ def look(stateroot: Stateroot) -> State:
     return State(
         {one.deployment: snapshot(one.root) for one in generations},
         {one.deployment: snapshot(one.pristine_etc) for one in generations},
+        {str(one.number): snapshot(path) for one in generations if (path := _kept_var(one)).is_dir()},
         snapshot(stateroot.var),
         stateroot.current_number(),
         {one.number for one in generations if one.origin.pinned},
     )
+
+
+def _kept_var(generation: Generation) -> Path:
+    old = generation.old_snapshot
+    return old if old.is_dir() else generation.snapshot_of_var
 
 
 class Stand:
@@ -151,7 +161,7 @@ def assert_whole(stateroot: Stateroot, old: State, new: State) -> State:
     found = look(stateroot)
     assert found.current in (old.current, new.current), found.current
     assert found.pinned >= old.pinned, found.pinned
-    for kind in ("trees", "pristine"):
+    for kind in ("trees", "pristine", "kept"):
         for name, tree in getattr(found, kind).items():
             known = [state[name] for state in (getattr(old, kind), getattr(new, kind)) if name in state]
             assert any(not differences(tree, one) for one in known), (
@@ -171,7 +181,7 @@ def assert_tidy(stateroot: Stateroot, kept_refs: list[str]) -> None:
     assert sorted(os.listdir(stateroot.generations_directory), key=int) == [str(one.number) for one in generations]
     assert sorted(os.listdir(stateroot.deployments)) == sorted([*names, *(f"{name}.etc-pristine" for name in names)])
     for one in generations:
-        known = {"origin.toml", "root"} | ({"var-snapshot"} if one is not generations[-1] else set())
+        known = {"origin.toml", "root"} | ({"snapshot"} if one is not generations[-1] else set())
         assert known.issuperset(os.listdir(one.path)), one.path
     assert sorted(os.listdir(stateroot.path)) == ["current", "deployments", "generations", "var"]
     assert kept_refs == names

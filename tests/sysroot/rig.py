@@ -33,6 +33,12 @@ def release(version: str, etc: Spec | None = None, **more: Any) -> dict[str, Any
     return tree | more
 
 
+def keep_as_before(generation: Path) -> None:
+    """Put a generation's snapshot of /var where an earlier fsview had it."""
+    (generation / "snapshot/var").rename(generation / "var-snapshot")
+    (generation / "snapshot").rmdir()
+
+
 @dataclass
 class Machine:
     """A sysroot with one stateroot, and its repository."""

@@ -68,7 +68,7 @@ def test_a_snapshot_has_all_that_var_had(migrated: Machine) -> None:
     os.mkfifo(migrated.var / "d/pipe")
     expected = snapshot(migrated.var)
     migrated.run("switch", "--snapshot-var", "--accept-data-versions", "os/9")
-    assert snapshot(migrated.stateroot / "generations/2/var-snapshot") == expected
+    assert snapshot(migrated.stateroot / "generations/2/snapshot/var") == expected
 
 
 def test_without_a_snapshot_nothing_is_put_back(machine: Machine) -> None:
@@ -88,14 +88,14 @@ def test_without_a_snapshot_nothing_is_put_back(machine: Machine) -> None:
 @pytest.mark.parametrize("is_exchanged", [False, True])
 def test_a_restore_that_was_killed_is_finished_by_the_next_command(migrated: Machine, is_exchanged: bool) -> None:
     migrated.run("rollback", "--restore-var")
-    restored, left = migrated.stateroot / f"generations/3/{RESTORED}", migrated.stateroot / "generations/2/var-snapshot"
+    restored, left = migrated.stateroot / f"generations/3/{RESTORED}", migrated.stateroot / "generations/2/snapshot"
     left.rename(restored)
     if not is_exchanged:
-        _exchange(restored, migrated.var)
+        _exchange(restored / "var", migrated.var)
         assert (migrated.var / "data").read_text() == "as of 15"
     migrated.run("cleanup")
     assert (migrated.var / "data").read_text() == "as of 9"
-    assert (left / "data").read_text() == "as of 15"
+    assert (left / "var/data").read_text() == "as of 15"
     stateroot = Sysroot.open(migrated.path).stateroot()
     current = stateroot.current()
     assert current is not None
@@ -105,12 +105,12 @@ def test_a_restore_that_was_killed_is_finished_by_the_next_command(migrated: Mac
 
 def test_a_snapshot_of_a_command_that_was_killed_is_none(migrated: Machine) -> None:
     """A later one that leaves the same generation would find its place taken, and keep what is older."""
-    for name in ("var-snapshot", "var-snapshot.tmp"):
-        (migrated.stateroot / "generations/2" / name).mkdir()
+    for name in ("snapshot/var", "snapshot.tmp/var"):
+        (migrated.stateroot / "generations/2" / name).mkdir(parents=True)
         (migrated.stateroot / "generations/2" / name / "data").write_text("as it was then")
     (migrated.var / "data").write_text("as it is now")
     migrated.run("rollback", "--restore-var")
-    assert sorted(os.listdir(migrated.stateroot / "generations/2")) == ["origin.toml", "root", "var-snapshot"]
+    assert sorted(os.listdir(migrated.stateroot / "generations/2")) == ["origin.toml", "root", "snapshot"]
     migrated.run("rollback", "--restore-var")
     assert (migrated.var / "data").read_text() == "as it is now"
 

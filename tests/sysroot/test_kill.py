@@ -21,7 +21,7 @@ from tests.checking import assert_sound
 from tests.conftest import Tell
 from tests.running import RunFsview
 from tests.sysroot.killing import Stand, assert_tidy, assert_whole, look, run_and_die
-from tests.sysroot.rig import Machine, release
+from tests.sysroot.rig import Machine, keep_as_before, release
 
 COMMANDS = (
     ("deploy", "os/c"),
@@ -54,6 +54,7 @@ def stand(run_fsview: RunFsview, quick_path: Path) -> Stand:
     (machine.var / "data").write_text("3")
     machine.run("deploy", "os/c")
     machine.run("switch", "os/a")
+    keep_as_before(machine.stateroot / "generations/2")
     machine.commit("os/a", release("new", {}), second=9)
     words: list[str | Path] = ["deploy", "os/b", "--sysroot", machine.path]
     run_and_die(machine.where, words, 30)  # garbage, for all that follow to sweep

@@ -263,9 +263,9 @@ class Sysroots(RuleBasedStateMachine):
             )  # fmt: skip
             assert {name: int(mark["version"]) for name, mark in one["high_water"].items()} == wanted.marks
             path = self.stateroot / "generations" / str(one["generation"])
-            wanted_names = {"origin.toml", "root"} | ({"var-snapshot"} if wanted.snapshot is not None else set())
+            wanted_names = {"origin.toml", "root"} | ({"snapshot"} if wanted.snapshot is not None else set())
             assert set(os.listdir(path)) == wanted_names
-            assert wanted.snapshot is None or _read_var(path / "var-snapshot") == wanted.snapshot
+            assert wanted.snapshot is None or _read_var(path / "snapshot/var") == wanted.snapshot
             assert (path / "root").resolve() == self.stateroot / "deployments" / wanted.deployment
         if self.model.number:
             assert os.readlink(self.stateroot / "current") == f"generations/{self.model.number}"

@@ -14,6 +14,7 @@ from store.repository import Repository
 from store.schema import TreeId
 from store.tree import commit_number, commit_record, load_listing, root_entry
 from tools.neighbours import Neighbour
+from tools.sysroot.completing import completing
 from tools.sysroot.data_versions import Lower
 from tools.sysroot.deploy import Options, Outcome
 from tools.sysroot.keeping import keep, keep_only
@@ -70,8 +71,10 @@ class Building:
             origin = self.last_look(origin)
             self._seed(check)
         root = self._stateroot.deployments / self.name
-        built.pristine.rename(root.with_name(self.name + PRISTINE))
-        built.root.rename(root)
+        for made, name in ((built.pristine, root.with_name(self.name + PRISTINE)), (built.root, root)):
+            with completing(made):  # who is not root can't move a directory that he may not write to
+                made.rename(name)
+        self._stateroot.building.rmdir()
         if self._merger is not None:
             self._merger.moved(root, root.with_name(self.name + PRISTINE))
         return origin
@@ -147,6 +150,7 @@ class Building:
             self._notes.append(f"{var} was not filled with what the commit has in /var: something is mounted there")
         else:
             self._notes.append(f"{var} was empty, and was filled with what the commit has in /var")
+        remove(new.parent)
 
     def _has_contents(self, directory: Entry) -> bool:
         with self._repository.database.reading() as reading:

@@ -3,8 +3,8 @@
 lock; sweep what a killed command left
 policy, age, data versions, shape of the tree: what is refused is refused before anything is written
 the ref that keeps the commit
-the tree, its pristine etc, the merge of /etc, under temporary names; /var seeded if it is empty
-their final names
+the tree, its pristine etc, the merge of /etc, where nobody else may enter; /var seeded if it is empty
+their final places
 the generation, made durable; a last look at the admin's /etc
 the rename of `current`                                                                the atomic step
 """

@@ -7,14 +7,20 @@
         var/                                    shared by all deployments, never rolled back
         deployments/<commit>.<n>/               a tree; its etc/ merged and the admin's, its var/ an empty directory
         deployments/<commit>.<n>.etc-pristine/  the commit's etc, untouched: what merging compares with
+        deployments/building.tmp/               trees that are under way; nobody else may enter
         generations/<g>/origin.toml             tools/sysroot/origin.py
         generations/<g>/root                    -> ../../deployments/<commit>.<n>
-        generations/<g>/var-snapshot/           /var as it was when this generation was left, if that was asked for
+        generations/<g>/snapshot/var/           /var as it was when this generation was left, if that was asked for
+        generations/<g>/restored/var/           /var to be, see tools/sysroot/var.py
         current                                 -> generations/<g>
 
 Each change makes a new generation and renames `current`, which is the atomic step (tools/sysroot/activate.py). So
 generations above the current one were never active; they, deployments that no generation names, and what ends in
 ".tmp" are garbage of a command that was killed, and swept by the next one (tools/sysroot/sweep.py).
+
+What building.tmp/, snapshot/ and restored/ hold has directories of other users. They are 0700, so that nobody plants
+something in what will be used or put back, and nobody runs or reads what is there no more. Before them a snapshot was
+generations/<g>/var-snapshot/ itself; such a one is still found, and moved by the next command that changes something.
 """
 
 from __future__ import annotations
@@ -33,7 +39,9 @@ from tools.sysroot.trusted import check_directory, check_link, check_sysroot
 
 TEMPORARY: Final = ".tmp"
 PRISTINE: Final = ".etc-pristine"
-SNAPSHOT: Final = "var-snapshot"
+BUILDING: Final = "building" + TEMPORARY
+SNAPSHOT: Final = "snapshot"
+_OLD_SNAPSHOT: Final = "var-snapshot"
 _DEPLOY, _CURRENT, _GENERATIONS, _DEPLOYMENTS, _VAR, _ROOT = (
     "deploy", "current", "generations", "deployments", "var", "root",
 )  # fmt: skip
@@ -67,8 +75,23 @@ class Generation:
 
     @property
     def snapshot(self) -> Path:
-        """Where /var is kept as it was when this generation was left."""
+        """The directory, nobody else's to enter, with /var as it was when this generation was left."""
         return self.path / SNAPSHOT
+
+    @property
+    def snapshot_of_var(self) -> Path:
+        """That /var."""
+        return self.snapshot / _VAR
+
+    @property
+    def old_snapshot(self) -> Path:
+        """The same, where it was before: all could enter."""
+        return self.path / _OLD_SNAPSHOT
+
+    @property
+    def has_snapshot(self) -> bool:
+        """Whether there is one; that others may know, too."""
+        return self.snapshot.is_dir() or self.old_snapshot.is_dir()
 
 
 class Stateroot:
@@ -87,6 +110,11 @@ class Stateroot:
     def deployments(self) -> Path:
         """The directory of all deployments."""
         return self.path / _DEPLOYMENTS
+
+    @property
+    def building(self) -> Path:
+        """The directory of deployments that are under way, nobody else's to enter."""
+        return self.deployments / BUILDING
 
     @property
     def generations_directory(self) -> Path:

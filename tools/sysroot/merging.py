@@ -8,20 +8,22 @@ and merged again.
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from store.errors import ConflictError, SysrootError
 from store.walking.copy import copy_tree
+from store.walking.private import make_private
 from tools.render import count_text, quote_path
+from tools.sysroot.completing import completing
 from tools.sysroot.deploy import MergeOptions
 from tools.sysroot.etc_changes import find_changes
 from tools.sysroot.etc_merge import Conflict, Merge, fingerprint, merge_etc
 from tools.sysroot.layout import TEMPORARY, Generation
 from tools.sysroot.origin import Origin
 from tools.sysroot.sweep import remove
-from tools.sysroot.trees import completing
 
 _TRIES: Final = 5
 _LISTED_MAX: Final = 20
@@ -73,8 +75,8 @@ class EtcMerger:
         if not self._was_changed and not find_changes(self._current.pristine_etc, self._admin):
             return Merge()
         self._was_changed = True
-        private = self._root.with_name(f"{self._root.name.removesuffix(TEMPORARY)}.merge{TEMPORARY}")
-        private.mkdir(mode=0o700)
+        private = self._root.with_name(f"{self._root.name}.merge{TEMPORARY}")
+        make_private(private)
         etc = private / "etc"
         copy_tree(self._pristine, etc, keeps_links=False)  # pristine copies may share files, an etc in use must not
         merge = merge_etc(self._current.pristine_etc, self._admin, self._pristine, etc, text=self._options.text)
@@ -86,7 +88,7 @@ class EtcMerger:
 def _exchange(etc: Path, root: Path) -> None:
     """Put *etc* in the place of that in *root*; both stay as they are, times and modes included."""
     with completing(root), completing(etc):  # who is not root can't move a directory that he may not write to
-        if (root / "etc").exists():
+        if os.path.lexists(root / "etc"):
             remove(root / "etc")
         etc.rename(root / "etc")
 

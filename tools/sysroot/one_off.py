@@ -18,13 +18,14 @@ from tools.checkout import checkout
 from tools.filling import Written
 from tools.linking import LinkCounts, in_a_deployment
 from tools.parameters import find_repository
+from tools.sysroot.completing import completing
 from tools.sysroot.layout import Sysroot
 from tools.sysroot.policy import check_policy
 from tools.sysroot.proof import ContentCheck
 from tools.sysroot.shape import shape_of
 from tools.sysroot.source import located, open_source, take_over
 from tools.sysroot.target import Target
-from tools.sysroot.trees import completing, write_etc
+from tools.sysroot.trees import write_etc
 
 
 @dataclass(slots=True)

@@ -108,7 +108,7 @@ def generation_json(generation: Generation) -> dict[str, object]:
             name: {"version": mark.version, "deployment": mark.deployment, "created": mark.created.isoformat()}
             for name, mark in origin.high_water.items()
         },
-        "snapshot_of_var": generation.snapshot.is_dir(),
+        "snapshot_of_var": generation.has_snapshot,
     }
 
 

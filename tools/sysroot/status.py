@@ -69,7 +69,7 @@ def _why_refused(stateroot: Stateroot, repository: Repository, target: Target) -
 
 def _block(generation: Generation, *, is_current: bool, marks: Generation) -> Iterator[str]:
     origin = generation.origin
-    flags = (["pinned"] if origin.pinned else []) + (["/var snapshot"] if generation.snapshot.is_dir() else [])
+    flags = (["pinned"] if origin.pinned else []) + (["/var snapshot"] if generation.has_snapshot else [])
     head = f"{'*' if is_current else ' '} {generation.number}  {origin.ref or origin.source}"
     yield head + (f"  ({', '.join(flags)})" if flags else "")
     facts = {

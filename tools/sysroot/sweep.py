@@ -1,5 +1,7 @@
 """Remove what commands that were killed left, and what no generation needs any more. The caller holds the lock.
 
+Copies of /var that an earlier fsview made, where all could enter, are moved to where nobody can.
+
 What is removed gets a temporary name first, so that nothing half removed ever has a name that means something.
 """
 
@@ -10,7 +12,7 @@ from pathlib import Path
 
 from tools.sysroot.in_use import unless_used
 from tools.sysroot.layout import PRISTINE, SNAPSHOT, TEMPORARY, Generation, Stateroot
-from tools.sysroot.var import VAR_NEW, finish_restore
+from tools.sysroot.var import VAR_NEW, finish_restore, hide_old_copies
 
 
 def sweep(stateroot: Stateroot) -> set[str]:
@@ -20,6 +22,8 @@ def sweep(stateroot: Stateroot) -> set[str]:
         SysrootError: an origin can't be understood: what it names would be lost.
     """
     kept = stateroot.generations()
+    for generation in kept:
+        hide_old_copies(generation)
     if kept:
         finish_restore(stateroot, kept[-1])
     for name in os.listdir(stateroot.generations_directory):

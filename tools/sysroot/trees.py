@@ -1,4 +1,4 @@
-"""From a commit to a complete deployment under temporary names, which nobody knows of yet.
+"""From a commit to a complete deployment, in a directory that nobody else may enter.
 
 The tree's etc/ is the commit's etc (of /etc, or OSTree's /usr/etc; never both) as a copy, for the admin; beside it is
 another, the pristine one, for merging. Its var/ is an empty directory: /var is the stateroot's.
@@ -7,23 +7,24 @@ another, the pristine one, for merging. Its var/ is an empty directory: /var is 
 from __future__ import annotations
 
 import os
-import stat
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from store.errors import ConflictError
 from store.listing import Entry
 from store.repository import Repository
 from store.revisions import Place
 from store.walking.beneath import DIRECTORY
+from store.walking.private import forget_acls, make_private
 from tools.checkout import check_room
 from tools.filling import Written
 from tools.linking import Link, LinkCounts, Linker, in_a_deployment
-from tools.materialise import TreeWriter, forget_acls
+from tools.materialise import TreeWriter
 from tools.neighbours import Neighbour
-from tools.sysroot.layout import PRISTINE, TEMPORARY, Stateroot
+from tools.sysroot.completing import completing
+from tools.sysroot.layout import PRISTINE, Stateroot
 from tools.sysroot.shape import Shape
 from tools.sysroot.var import VAR_NEW
 
@@ -33,7 +34,7 @@ VAR: Final = b"/var"
 
 @dataclass(slots=True)
 class Built:
-    """A tree under a temporary name, and its pristine etc."""
+    """A tree where nobody else gets to, and its pristine etc."""
 
     root: Path
     pristine: Path
@@ -43,31 +44,41 @@ class Built:
 
 def write_etc(repository: Repository, target: Path, etc: Entry | None, *, user_mode: bool) -> None:
     """Write a commit's etc to the new directory *target*: empty, if it has none. It shares no file with another."""
-    target.mkdir()
-    target.chmod(0o755)  # whatever the umask, also below
-    if etc is None:
-        return
-    descriptor = os.open(target, DIRECTORY)
+    descriptor = _made(target)
     try:
+        os.fchmod(descriptor, 0o755)  # whatever the umask, also below
         forget_acls(descriptor)
+        if etc is None:
+            return
         linker = Linker(repository, Link.AUTO, descriptor)
         TreeWriter(repository, linker, user_mode, target, lambda step: None).directory(descriptor, ETC, etc)
     finally:
         os.close(descriptor)
 
 
-@contextmanager
-def completing(directory: Path) -> Iterator[None]:
-    """Let something be done in, or to, a directory that is written, whatever its mode; that and its times stay."""
-    status = directory.stat()
-    directory.chmod(status.st_mode | stat.S_IRWXU)
-    descriptor = os.open(os.path.join(directory, "."), DIRECTORY)  # it may be moved
+def _made(target: Path) -> int:
+    """Make a directory and open it: that one, even where somebody else owns the one above.
+
+    Raises:
+        ConflictError: somebody did.
+    """
+    above = os.open(target.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        yield
-        os.fchmod(descriptor, status.st_mode)
-        os.utime(descriptor, ns=(status.st_atime_ns, status.st_mtime_ns))
+        os.mkdir(target.name, 0o700, dir_fd=above)
+        try:
+            made = os.open(target.name, DIRECTORY, dir_fd=above)
+        except OSError as error:
+            raise _replaced(target) from error
+        if os.fstat(made).st_uid != os.geteuid():
+            os.close(made)
+            raise _replaced(target)
+        return made
     finally:
-        os.close(descriptor)
+        os.close(above)
+
+
+def _replaced(target: Path) -> ConflictError:
+    return ConflictError(f"{target} was replaced while it was being written, by who owns the directory that it is in")
 
 
 class TreeBuilder:
@@ -83,8 +94,8 @@ class TreeBuilder:
 
     def build(self, place: Place, shape: Shape, name: str) -> Built:
         """Write the tree of a commit; the caller holds the locks of the sysroot and of the repository."""
-        root = self._stateroot.deployments / (name + TEMPORARY)
-        pristine = self._stateroot.deployments / (name + PRISTINE + TEMPORARY)
+        make_private(self._stateroot.building)
+        root, pristine = self._stateroot.building / name, self._stateroot.building / (name + PRISTINE)
         written, links = self._write(root, b"", place.root, place)
         with completing(root):
             if shape.is_usr_etc:
@@ -97,7 +108,8 @@ class TreeBuilder:
 
     def build_var(self, var: Entry) -> Path:
         """Write a commit's /var beside the stateroot's, from which it can be seeded."""
-        new = self._stateroot.path / VAR_NEW
+        make_private(self._stateroot.path / VAR_NEW)
+        new = self._stateroot.path / VAR_NEW / self._stateroot.var.name
         self._write(new, VAR, var)
         return new
 
