@@ -151,7 +151,7 @@ class _Copy:
         try:
             target = os.open(name, _NEW, 0o600, dir_fd=self._writing.here)
             try:
-                _copy_contents(source, target, os.fstat(source).st_size)
+                copy_contents(source, target, os.fstat(source).st_size)
                 self._dress(source, target, status)
                 os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
             finally:
@@ -245,8 +245,8 @@ class _Copy:
         return OSError(error.errno, error.strerror, os.fsdecode(shown))
 
 
-def _copy_contents(source: int, target: int, size: int) -> None:
-    """Share the blocks of a file, or copy them; holes stay holes."""
+def copy_contents(source: int, target: int, size: int) -> None:
+    """Share the first *size* bytes of an open file with a new one, or copy them; holes stay holes."""
     with suppress(OSError):  # this file system can't, or these two files can't
         fcntl.ioctl(target, FICLONE, source)
         os.ftruncate(target, size)  # it may have grown

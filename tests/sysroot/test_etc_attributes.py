@@ -14,7 +14,7 @@ from store.errors import ConflictError
 from tests.marks import needs_root
 from tests.sysroot.etc_sides import Etc, Link, conflicts, read, write
 from tools.sysroot.etc_merge import merge_etc
-from tools.sysroot.etc_tree import ACL, top
+from tools.sysroot.etc_tree import ACL, opened
 
 NEW = ".fsview-new"
 _NOBODY = 0xFFFFFFFF
@@ -58,16 +58,17 @@ def test_xattrs_are_read_of_what_was_seen(tmp_path: Path) -> None:
     os.setxattr(directory / "l", b"trusted.note", b"mine", follow_symlinks=False)
     os.setxattr(secret / "f", b"user.note", b"secret")
     directory.chmod(0o777)
-    seen = top(tmp_path / "etc").children()[b"d"].children()
-    assert {name: node.xattrs for name, node in seen.items()} == {
-        b"f": ((b"user.note", b"mine"),),
-        b"l": ((b"trusted.note", b"mine"),),
-    }
-    seen = top(tmp_path / "etc").children()[b"d"].children()
-    directory.rename(tmp_path / "away")
-    directory.symlink_to(secret)
-    with pytest.raises(ConflictError, match="was replaced"):
-        assert seen[b"f"].attributes
+    with opened(tmp_path / "etc") as (top,):
+        seen = top.children()[b"d"].children()
+        assert {name: node.xattrs for name, node in seen.items()} == {
+            b"f": ((b"user.note", b"mine"),),
+            b"l": ((b"trusted.note", b"mine"),),
+        }
+        seen = top.children()[b"d"].children()
+        directory.rename(tmp_path / "away")
+        directory.symlink_to(secret)
+        with pytest.raises(ConflictError, match="was replaced"):
+            _ = seen[b"f"].attributes
 
 
 @pytest.mark.parametrize("is_link_here", [True, False])

@@ -212,7 +212,7 @@ def test_who_owns_a_directory_cannot_lead_the_merge_elsewhere(
 
     real = os.mkdir
     monkeypatch.setattr("tools.sysroot.etc_writing.os.mkdir", mkdir)
-    with pytest.raises(ConflictError, match="while /etc was merged"):
+    with pytest.raises(ConflictError, match="while /etc was read"):
         merge_etc(etc.old, etc.own, etc.new, etc.target)
     assert list((etc.target / "d" / "e").iterdir()) == []
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from tools.sysroot.etc_tree import Node, has_same_content, top
+from tools.sysroot.etc_tree import Node, has_same_content, opened
 from tools.sysroot.layout import Generation
 
 
@@ -34,8 +34,11 @@ class Change:
 def find_changes(pristine: Path, admin: Path) -> list[Change]:
     """Return what differs in *admin* from *pristine*: contents, modes, owners, xattrs; sorted by path.
 
+    Where something is mounted, nothing is said to differ.
+
     Raises:
         SysrootError: one of them is no directory.
+        ConflictError: something was replaced, or went away, meanwhile.
     """
     return list(_all_changes(pristine, admin))
 
@@ -57,10 +60,10 @@ def settled_ns(pristine: Path) -> int:
 
 
 def _all_changes(pristine: Path, admin: Path) -> Iterator[Change]:
-    old, new = top(pristine), top(admin)
-    if old.attributes != new.attributes:
-        yield Change(b".", Kind.MODIFIED)
-    yield from _changes(b"", old, new, settled_ns(pristine))
+    with opened(pristine, admin) as (old, new):
+        if old.attributes != new.attributes:
+            yield Change(b".", Kind.MODIFIED)
+        yield from _changes(b"", old, new, settled_ns(pristine))
 
 
 def _changes(path: bytes, old: Node, new: Node, settled: int) -> Iterator[Change]:
@@ -72,6 +75,8 @@ def _changes(path: bytes, old: Node, new: Node, settled: int) -> Iterator[Change
 def _change(path: bytes, old: Node | None, new: Node | None, settled: int) -> Iterator[Change]:
     if new is None:
         yield Change(path, Kind.DELETED)
+        return
+    if new.is_mounted:
         return
     if old is None:
         yield Change(path, Kind.ADDED)

@@ -8,19 +8,16 @@ table. ostree's merge takes the admin's file whole, and doesn't tell.
 
 from __future__ import annotations
 
-import errno
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
-from store.errors import ConflictError
 from tools.render import quote_path
 from tools.sysroot.etc_changes import settled_ns
 from tools.sysroot.etc_text import merge_text
-from tools.sysroot.etc_tree import ACL, Attributes, Node, has_same_content, is_same_tree, top
+from tools.sysroot.etc_tree import ACL, Attributes, Node, has_same_content, is_same_tree, opened
 from tools.sysroot.etc_writing import Target, whose_is
 
 
@@ -36,7 +33,11 @@ class Conflict:
 
 @dataclass(slots=True)
 class Merge:
-    """What was carried over from the admin's etc, by paths; *skipped* are FIFOs, sockets and devices."""
+    """What was carried over from the admin's etc, by paths.
+
+    What was not: *skipped* are FIFOs, sockets and devices; *linked* are files with more names, where others may write;
+    *mounted* are mount points, of which no more than the place is carried over.
+    """
 
     modified: int = 0
     added: int = 0
@@ -44,6 +45,8 @@ class Merge:
     conflicts: list[Conflict] = field(default_factory=list)
     text_merged: list[bytes] = field(default_factory=list)
     skipped: list[bytes] = field(default_factory=list)
+    linked: list[bytes] = field(default_factory=list)
+    mounted: list[bytes] = field(default_factory=list)
 
 
 def merge_etc(pristine: Path, admin: Path, new: Path, target: Path | None, *, text: bool = False) -> Merge:
@@ -56,22 +59,22 @@ def merge_etc(pristine: Path, admin: Path, new: Path, target: Path | None, *, te
         ConflictError: the admin's etc changed meanwhile; *target* is not to be used.
     """
     merger = _Merger(Target(None if target is None else os.fsencode(target)), settled_ns(pristine), text)
-    with _gone_is_a_conflict():
-        merger.directory(b"", top(pristine), top(admin), top(new))
+    with opened(pristine, admin, new) as sides:
+        merger.directory(b"", *sides)
         merger.target.finish()
     return merger.result
 
 
 def fingerprint(etc: Path) -> bytes:
-    """Return a digest of all names, attributes and times in *etc*: any edit changes it.
+    """Return a digest of all names, attributes and times in *etc*: any edit changes it. What is mounted has no say.
 
     Raises:
         SysrootError: it is no directory.
         ConflictError: something went away meanwhile.
     """
     seen = sha256()
-    with _gone_is_a_conflict():
-        _digest(seen.update, top(etc))
+    with opened(etc) as (top,):
+        _digest(seen.update, top)
     return seen.digest()
 
 
@@ -98,14 +101,24 @@ class _Merger:
     def _path(self, name: bytes, old: Node | None, own: Node | None, new: Node | None, taken: set[bytes]) -> None:
         if own is None:
             self._deleted(name, old, new, taken)
+        elif own.is_mounted:
+            self._mounted(name, own, new)
         elif own.is_special:
             self.result.skipped.append(name)
+        elif own.is_linked:
+            self.result.linked.append(name)
         elif old is None or old.kind != own.kind:
             self._replaced(name, old, own, new, taken)
         elif own.is_directory:
             self._changed_directory(name, old, own, new, taken)
         else:
             self._changed_file(name, old, own, new, taken)
+
+    def _mounted(self, name: bytes, own: Node, new: Node | None) -> None:
+        """What is mounted is none of the admin's changes, and what it hides can't be seen."""
+        self.result.mounted.append(name)
+        if new is None:
+            self.target.mount_point(name, is_directory=own.is_directory)
 
     def _deleted(self, name: bytes, old: Node | None, new: Node | None, taken: set[bytes]) -> None:
         if old is None or new is None:
@@ -166,7 +179,10 @@ class _Merger:
             self.target.put(name, own, own.attributes)
             return
         self.result.modified += 1
-        attributes = self._merged_attributes(name, old, own, new)
+        if own.is_ours:
+            attributes = self._merged_attributes(name, old, own, new)
+        else:
+            attributes = self._undivided(name, old, own, new, is_mine=is_mine)
         if not is_mine or has_same_content(own, new):
             self.target.dress(name, attributes)
         elif has_same_content(old, new):
@@ -178,7 +194,8 @@ class _Merger:
         self, name: bytes, sides: tuple[Node, Node, Node], attributes: Attributes, taken: set[bytes]
     ) -> None:  # fmt: skip
         old, own, new = sides
-        merged = merge_text(old, own, new) if self._text else None
+        is_alike = own.is_ours or own.attributes == new.attributes  # else one side's text gets the other's attributes
+        merged = merge_text(old, own, new) if self._text and is_alike else None
         if merged is not None:
             self.result.text_merged.append(name)
             self.target.write(name, merged, attributes)
@@ -215,8 +232,21 @@ class _Merger:
             self._conflict(name, f"{', '.join(sorted(contested))} changed on both sides", None)
         return Attributes(mode, owner, tuple(sorted(xattrs.items())))
 
-    def _conflict(self, name: bytes, what: str, beside: bytes | None) -> None:
-        self.result.conflicts.append(Conflict(name or b".", what, "yours", beside))
+    def _undivided(self, name: bytes, old: Node, own: Node, new: Node, *, is_mine: bool) -> Attributes:
+        """Return the attributes of the side whose contents are taken.
+
+        Where others may write, they could lay open root's contents, linked there, by attributes of their own; or have
+        their contents made setuid.
+        """
+        before, mine, theirs = old.attributes, own.attributes, new.attributes
+        kept = mine if is_mine or theirs == before else theirs
+        if theirs not in (before, mine):
+            whose = "yours" if is_mine else "the new release's"
+            self._conflict(name, f"{_differing(mine, theirs)}, where others may write", None, whose)
+        return kept
+
+    def _conflict(self, name: bytes, what: str, beside: bytes | None, kept: str = "yours") -> None:
+        self.result.conflicts.append(Conflict(name or b".", what, kept, beside))
 
 
 def _is_left_over(
@@ -240,17 +270,9 @@ def _differing(mine: Attributes, theirs: Attributes) -> str:
 def _digest(update: Callable[[bytes], object], node: Node) -> None:
     status = node.status
     update(node.path + b"\0")
+    if node.is_mounted:
+        return
     update(repr((status.st_mode, status.st_uid, status.st_gid, status.st_size, status.st_ino)).encode())
     update(repr((status.st_mtime_ns, status.st_ctime_ns)).encode())
     for _, child in sorted(node.children().items()):
         _digest(update, child)
-
-
-@contextmanager
-def _gone_is_a_conflict() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):  # ELOOP: a symlink, where a file was
-            raise
-        raise ConflictError(f"{error.filename!r} went away while /etc was merged; try again") from error

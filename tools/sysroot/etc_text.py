@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
+from contextlib import ExitStack
 from typing import Final
 
 from store.errors import SysrootError
@@ -18,24 +18,22 @@ def merge_text(old: Node, own: Node, new: Node) -> bytes | None:
 
     Raises:
         SysrootError: there is no git.
+        ConflictError: one of them changed meanwhile, or is something else now.
     """
     sides = (own, old, new)
     if not all(node.is_file and node.status.st_size <= _TEXT_BYTES_MAX for node in sides):
         return None
-    files = []
     try:
-        files = [node.open() for node in sides]
-        if any(_lines(file) > _TEXT_LINES_MAX for file in files):
-            return None
-        names = [f"/proc/self/fd/{file}" for file in files]
-        done = subprocess.run(["git", "merge-file", "-p", *names], pass_fds=files, capture_output=True, check=False)
+        with ExitStack() as stack:
+            files = [stack.enter_context(node.reading()) for node in sides]
+            if any(_lines(file) > _TEXT_LINES_MAX for file in files):
+                return None
+            names = [f"/proc/self/fd/{file}" for file in files]
+            done = subprocess.run(["git", "merge-file", "-p", *names], pass_fds=files, capture_output=True, check=False)
     except FileNotFoundError as error:
         if error.filename != "git":
             raise
         raise SysrootError("git is missing, which merges texts; install it, or leave out --merge=text") from error
-    finally:
-        for file in files:
-            os.close(file)
     if done.returncode != 0 or b"\0" in done.stdout:  # the number of overlaps; git seeks a NUL only at the beginning
         return None
     return done.stdout

@@ -1,4 +1,7 @@
-"""How the merge of /etc changes its target: a copy of the new release's etc, which nobody uses yet."""
+"""How the merge of /etc changes its target: a copy of the new release's etc, which nobody uses yet.
+
+It is in a directory that nobody else may enter, so it is written to by paths.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,10 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Final
 
-from store.errors import ConflictError
+from store.walking.copy import copy_contents
 from store.walking.remove import remove_tree
-from tools.render import quote_path
-from tools.sysroot.etc_tree import NO_MODE, PIECE_BYTES, Attributes, Node, look
+from tools.recipe import read_xattrs
+from tools.sysroot.etc_tree import NO_MODE, Attributes, Node
 
 SUFFIX: Final = b".fsview-new"
 _BESIDE: Final = re.compile(rb"(.+)%s(?:\.[1-9][0-9]*)?" % re.escape(SUFFIX), re.DOTALL)
@@ -33,10 +36,11 @@ class Target:
         if self._path is None:
             return
         at = self._writable(name)
-        found = look(at)
-        if found is not None and found.is_directory:
+        if not os.path.lexists(at):
+            return
+        if stat.S_ISDIR(os.lstat(at).st_mode):
             remove_tree(Path(os.fsdecode(at)))
-        elif found is not None:
+        else:
             os.unlink(at)
 
     def set_aside(self, name: bytes, taken: set[bytes]) -> bytes:
@@ -62,7 +66,7 @@ class Target:
             return
         self.remove(name)
         if stat.S_ISLNK(node.status.st_mode):
-            os.symlink(os.readlink(node.path), at)
+            os.symlink(node.target(), at)
         else:
             _copy(node, at)
         self._set(at, attributes)
@@ -70,6 +74,17 @@ class Target:
         if shown is not None and (shown.status.st_size, shown.status.st_mtime_ns) == (node.status.st_size, times):
             times += _STEP_NS  # or nobody who goes by size and time, etc_changes.py neither, would see that it differs
         os.utime(at, ns=(times, times), follow_symlinks=False)
+
+    def mount_point(self, name: bytes, *, is_directory: bool) -> None:
+        """Make an empty directory or file, over which something can be mounted again."""
+        if self._path is None:
+            return
+        mode, owner = (0o755 if is_directory else 0o644), (os.geteuid(), os.getegid())
+        if is_directory:
+            os.mkdir(self._writable(name), 0o700)
+            self.dress(name, Attributes(mode, owner, ()))
+        else:
+            self.write(name, b"", Attributes(mode, owner, ()))
 
     def write(self, name: bytes, data: bytes, attributes: Attributes) -> None:
         """Write a file that was merged from several."""
@@ -95,7 +110,7 @@ class Target:
     def finish(self) -> None:
         """Do what was put off."""
         for at, attributes in reversed(self._late):
-            if look(at) is None:
+            if not os.path.lexists(at):
                 continue
             if isinstance(attributes, int):
                 os.chmod(at, attributes)
@@ -118,18 +133,17 @@ class Target:
         return os.path.join(self._path, name) if name else self._path
 
     def _set(self, at: bytes, wanted: Attributes) -> None:
-        node = look(at)
-        assert node is not None
-        if node.attributes.owner != wanted.owner:
+        status = os.lstat(at)
+        if (status.st_uid, status.st_gid) != wanted.owner:
             with nullcontext() if self._owns else suppress(PermissionError):  # a user may give a file another group
                 os.chown(at, *wanted.owner, follow_symlinks=False)
-        have, want = dict(node.xattrs), dict(wanted.xattrs)
+        have, want = dict(read_xattrs(at)), dict(wanted.xattrs)
         for key in have.keys() - want.keys():
             os.removexattr(at, key, follow_symlinks=False)
         for key, value in want.items():
             if have.get(key) != value and (self._owns or key.startswith(_OF_USERS)):
                 os.setxattr(at, key, value, follow_symlinks=False)
-        if not stat.S_ISLNK(node.status.st_mode):  # which has no mode, and leads elsewhere; after chown drops setuid
+        if not stat.S_ISLNK(status.st_mode):  # which has no mode, and leads elsewhere; after chown drops setuid
             assert wanted.mode != NO_MODE, at
             os.chmod(at, wanted.mode)
 
@@ -156,16 +170,11 @@ def _copy(node: Node, at: bytes) -> None:
     """Copy a file's bytes.
 
     Raises:
-        ConflictError: it changed meanwhile.
+        ConflictError: it changed meanwhile, or is something else now.
     """
-    source = node.open()
+    target = os.open(at, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        target = os.open(at, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with open(target, "wb") as stream:
-            while piece := os.read(source, PIECE_BYTES):
-                stream.write(piece)
-        now, seen = os.fstat(source), node.status
-        if (now.st_ino, now.st_size, now.st_mtime_ns) != (seen.st_ino, seen.st_size, seen.st_mtime_ns):
-            raise ConflictError(f"{quote_path(node.path)} changed while it was merged; try again")
+        with node.reading() as source:
+            copy_contents(source, target, node.status.st_size)
     finally:
-        os.close(source)
+        os.close(target)

@@ -118,13 +118,20 @@ def conflict_lines(conflicts: list[Conflict]) -> list[str]:
 
 def merge_lines(merge: Merge) -> list[str]:
     """Return what was merged in words: the counts, then a line for each conflict and for all that was skipped."""
-    skipped = [f"  {quote_path(path)}: a socket, device or FIFO; skipped" for path in sorted(merge.skipped)]
-    return [_counts(merge), *conflict_lines(merge.conflicts), *skipped]
+    lines = [_counts(merge), *conflict_lines(merge.conflicts)]
+    for paths, why in (
+        (merge.skipped, "a socket, device or FIFO; skipped"),
+        (merge.linked, "a file with more names, in a directory where others may write; skipped"),
+        (merge.mounted, "something is mounted there, which is not carried over, nor is what it hides"),
+    ):
+        lines += [f"  {quote_path(path)}: {why}" for path in sorted(paths)]
+    return lines
 
 
 def _counts(merge: Merge) -> str:
     counts = f"{merge.modified} modified, {merge.added} added, {merge.deleted} deleted"
     more = [f"{len(merge.text_merged)} merged line by line"] if merge.text_merged else []
     more += [count_text(len(merge.conflicts), "conflict")] if merge.conflicts else []
-    more += [f"{len(merge.skipped)} skipped"] if merge.skipped else []
+    skipped = len(merge.skipped) + len(merge.linked) + len(merge.mounted)
+    more += [f"{skipped} skipped"] if skipped else []
     return f"changes of /etc carried over: {', '.join([counts, *more])}"

@@ -75,6 +75,8 @@ def _outcome_json(outcome: Outcome) -> dict[str, object]:
             "modified": merge.modified, "added": merge.added, "deleted": merge.deleted,
             "text_merged": [json_path(path) for path in merge.text_merged],
             "skipped": [json_path(path) for path in merge.skipped],
+            "linked": [json_path(path) for path in merge.linked],
+            "mounted": [json_path(path) for path in merge.mounted],
             "conflicts": [
                 {"path": json_path(one.path), "what": one.what, "kept": one.kept,
                  "beside": json_path(one.beside) if one.beside else None}
