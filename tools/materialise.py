@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Container, Iterator, Sequence
-from contextlib import suppress
 from copy import copy
 from pathlib import Path
 from typing import Final, NamedTuple

@@ -32,7 +32,7 @@ _OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH  # of a directory with an ACL
 _ACLS: Final = "system."
 _HARMLESS: Final = "system.posix_acl_default"
 _GONE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
-_REPLACED: Final = (errno.ESTALE, errno.ENOTDIR, errno.ELOOP, errno.EXDEV, errno.ENXIO)  # the last two: a mount, a socket
+_REPLACED: Final = (errno.ESTALE, errno.ENOTDIR, errno.ELOOP, errno.EXDEV, errno.ENXIO)  # … by a mount, a socket
 _MOUNT_POINTS: Final = {
     is_directory: os.stat_result((kind | mode, 0, 0, 1, 0, 0, 0, 0, 0, 0))
     for is_directory, kind, mode in ((True, stat.S_IFDIR, 0o755), (False, stat.S_IFREG, 0o644))
@@ -268,14 +268,23 @@ def _has_acl(directory: int | bytes) -> bool:
 
 def _way(real: bytes, directory: int) -> bytes:
     """Return a path of an open directory: its own, the quickest, if nobody else can write to those above it."""
-    here = real
-    while here != b"/":
-        here = os.path.dirname(here)
-        status = os.lstat(here)
-        is_sticky = status.st_uid == 0 and status.st_mode & stat.S_ISVTX  # what is ours in it others can't rename
-        if (_is_others(status) and not is_sticky) or _has_acl(here):
-            return xattr_path(directory, b".")
-    return real if os.path.samestat(os.lstat(real), os.fstat(directory)) else xattr_path(directory, b".")
+    try:
+        if _is_for_us_alone(real) and os.path.samestat(os.lstat(real), os.fstat(directory)):
+            return real
+    except OSError:
+        pass  # those above may be none of a user's business
+    return xattr_path(directory, b".")
+
+
+def _is_for_us_alone(path: bytes) -> bool:
+    """Whether nobody else can put something in the place of *path*."""
+    while path != b"/":
+        path = os.path.dirname(path)
+        status = os.lstat(path)
+        is_sticky = status.st_uid == 0 and status.st_mode & stat.S_ISVTX  # what is ours in it nobody else can rename
+        if (_is_others(status) and not is_sticky) or _has_acl(path):
+            return False
+    return True
 
 
 def _mounted_in(real: bytes) -> frozenset[bytes]:
