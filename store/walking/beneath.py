@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from typing import Final
 
 from store.libc import RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, identity, openat2
@@ -40,13 +41,14 @@ def open_beneath(top: int, path: bytes, flags: int, *, one_mount: bool = False) 
 
 
 def open_same(top: int, path: bytes, flags: int, expected: os.stat_result, *, one_mount: bool = False) -> int:
-    """Open what was seen before, as *expected*, and nothing else.
+    """Open what was seen before, as *expected*, and nothing else, nor what got its inode number when it was deleted.
 
     Raises:
         OSError: as `open_beneath`; ESTALE: something else is there now.
     """
     descriptor = open_beneath(top, path, flags, one_mount=one_mount)
-    if os.path.samestat(os.fstat(descriptor), expected):
+    status = os.fstat(descriptor)
+    if os.path.samestat(status, expected) and stat.S_IFMT(status.st_mode) == stat.S_IFMT(expected.st_mode):
         return descriptor
     os.close(descriptor)
     raise OSError(errno.ESTALE, "it was replaced meanwhile", os.fsdecode(path))

@@ -26,7 +26,7 @@ PIECE_BYTES: Final = 1 << 20
 NO_MODE: Final = -1
 ACL: Final = b"system.posix_acl_access"
 _KINDS: Final = {stat.S_IFREG: "a file", stat.S_IFDIR: "a directory", stat.S_IFLNK: "a symlink"}
-_DEPTH_MAX: Final = 250  # each level is some Python calls, of which 1000 may wait
+_DEPTH_MAX: Final = 100  # each level is up to four Python calls, of which 1000 may wait
 _PATH_BYTES_MAX: Final = 3900  # behind /proc/self/fd/N/
 _OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH  # of a directory with an ACL the former is the most that it permits
 _ACLS: Final = "system."
@@ -186,12 +186,15 @@ class Node:
         """
         this = self._opened(FILE)
         try:
+            self._compare(os.fstat(this))
             yield this
-            now = os.fstat(this)
-            if any(getattr(now, key) != getattr(self.status, key) for key in ("st_size", "st_mtime_ns", "st_ctime_ns")):
-                raise ConflictError(f"{self.shown} changed while /etc was read; try again")
+            self._compare(os.fstat(this))
         finally:
             os.close(this)
+
+    def _compare(self, now: os.stat_result) -> None:
+        if any(getattr(now, key) != getattr(self.status, key) for key in ("st_size", "st_mtime_ns", "st_ctime_ns")):
+            raise ConflictError(f"{self.shown} changed while /etc was read; try again")
 
     def _place(self) -> bytes:
         return b"%s/%s" % (self.tree.way, self.path or b".")
