@@ -11,10 +11,12 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from store.errors import ConflictError, FsviewError
+from store.repository import Repository
 from store.walking.copy import copy_tree
 from store.walking.remove import remove_tree
 from tests.hostile.attacker import (
@@ -35,6 +37,7 @@ from tests.sysroot.rig import Machine, release
 from tools import throwaway
 from tools.sysroot.etc_changes import find_changes
 from tools.sysroot.etc_merge import fingerprint, merge_etc
+from tools.sysroot.trees import write_etc
 
 RUNS = 200
 PRECIOUS = [f"precious-{number}" for number in range(10)]
@@ -145,6 +148,26 @@ def test_nothing_outside_is_in_a_throwaway_copy(grounds: Path, monkeypatch: pyte
             with allowed_to_fail():
                 throwaway.throwaway(top, grounds / f"home-{run}")
             assert_no_secret_in(grounds / f"home-{run}")
+
+
+# --- writing
+
+
+def test_an_etc_is_not_written_elsewhere(grounds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `deploy --dest` writes /etc from /usr/etc into a tree that may be another user's."""
+    victim, target = make_victim(grounds / "victim"), grounds / "etc"
+    real = os.mkdir
+
+    def mkdir(*arguments: object, **named: object) -> None:
+        real(*arguments, **named)  # type: ignore[arg-type]  # as they came
+        target.rmdir()
+        target.symlink_to(victim)
+
+    monkeypatch.setattr("os.mkdir", mkdir)
+    expected = snapshot(victim)
+    with pytest.raises(ConflictError, match="etc was replaced while it was being written"):
+        write_etc(cast(Repository, None), target, None, user_mode=False)
+    assert snapshot(victim) == expected
 
 
 # --- the merge of /etc
