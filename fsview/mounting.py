@@ -12,10 +12,11 @@ import socket
 import stat
 import subprocess
 from collections.abc import Iterable
-from errno import EBUSY, EPERM
+from errno import EBUSY, ENOENT, EPERM
 from typing import Final
 
 from store.errors import MountError
+from store.walking.beneath import PLACE, open_beneath
 
 SUBTYPE: Final = "fsview"
 KIND: Final = f"fuse.{SUBTYPE}"
@@ -24,6 +25,7 @@ HELPER: Final = "fusermount3"
 
 _FLAGS: Final = {"ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8}  # MS_…
 _MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
+_OPEN: Final = "/proc/self/fd/"  # what is open, or in it
 _REMOUNT, _BIND = 32, 4096  # MS_…
 
 
@@ -74,14 +76,14 @@ def bind_read_only(source: str, point: str) -> None:
 
 
 def detach(point: str, *, lazy: bool) -> None:
-    """Unmount what is at *point*, an absolute path; *lazy*: even if it is in use.
+    """Unmount what is at *point*, a path without symlinks or below what is open; *lazy*: even if it is in use.
 
     Raises:
         InUseError: it is in use.
         MountError: the kernel or the helper refused.
     """
     if os.geteuid() == 0:
-        number = _call("umount2", os.fsencode(point), _UMOUNT_NOFOLLOW | (_MNT_DETACH if lazy else 0))
+        number = _unmount_as_root(point, _UMOUNT_NOFOLLOW | (_MNT_DETACH if lazy else 0))
         text = os.strerror(number) if number else ""
     else:
         done = _run_helper(["-u", *(["-z"] if lazy else []), "--", point])
@@ -90,6 +92,24 @@ def detach(point: str, *, lazy: bool) -> None:
         raise InUseError(text)
     if text:
         raise MountError(f"{point} can't be unmounted: {text}")
+
+
+def _unmount_as_root(point: str, flags: int) -> int:
+    """Unmount what is at *point*; return the errno. A symlink on the way is new, and is not followed."""
+    if point.startswith(_OPEN):
+        return _call("umount2", os.fsencode(point), flags)
+    above, name = os.path.split(os.path.abspath(point))
+    top = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        directory = open_beneath(top, os.fsencode(above).lstrip(b"/"), PLACE | os.O_DIRECTORY)
+    except OSError as error:
+        return error.errno or ENOENT
+    finally:
+        os.close(top)
+    try:
+        return _call("umount2", os.fsencode(f"{_OPEN}{directory}/{name}"), flags)
+    finally:
+        os.close(directory)
 
 
 def _mount_as_root(point: str, source: str, flags: Iterable[str], options: Iterable[str]) -> int:

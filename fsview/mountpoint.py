@@ -55,8 +55,8 @@ def check_mount_point(point: Path, repository: Path) -> None:
     """
     mount = mount_at(point)
     if mount is not None and mount.kind == KIND and _is_dead(point):
-        uncover(real_point(point), lazy=True)
-        detach(real_point(point), lazy=True)
+        uncover(mount.point, lazy=True)
+        detach(mount.point, lazy=True)
         mount = mount_at(point)
     if mount is not None:
         raise MountError(_in_the_way(mount, point, repository))
@@ -117,14 +117,15 @@ def unmount(
     Raises:
         MountError: there is no view, it is in use, or this user may not.
     """
-    mount = mount_at(point) if directory is None else mount_in(directory, point.name)
+    real = _real(point, directory)  # once: who owns a directory on the way may have it lead elsewhere next time
+    mount = mount_at(Path(real)) if directory is None else mount_in(directory, point.name)
     if mount is None:
         raise MountError(f"nothing is mounted at {point}; 'fsview mounts' lists the views")
     if mount.kind != KIND:
         raise MountError(f"what is mounted at {point} is no view but {mount.kind} ({mount.source}): umount {point}")
     server = None if lazy else _open_server(_reach(point, directory))
     try:
-        take_away(point, lazy=lazy, command="fsview umount", patience_s=patience_s, directory=directory)
+        _take_away(real, point, lazy, "fsview umount", patience_s, directory)
         if server is not None and not select.select([server], [], [], _END_TIMEOUT_S)[0]:
             raise MountError(f"{point} is unmounted, but its server still runs after {_END_TIMEOUT_S} s; see its log")
     finally:
@@ -143,7 +144,12 @@ def take_away(
     Raises:
         MountError: it is in use after *patience_s*, or this user may not.
     """
-    real = real_point(point) if directory is None else os.path.realpath(_reach(point, directory))
+    _take_away(_real(point, directory), point, lazy, command, patience_s, directory)
+
+
+def _take_away(
+    real: str, point: Path, lazy: bool, command: str, patience_s: float, directory: int | None
+) -> None:  # fmt: skip
     give_up_s = time.monotonic() + patience_s
     where = real if directory is None or os.geteuid() != 0 else os.fspath(_reach(point, directory))
     while True:
@@ -158,6 +164,10 @@ def take_away(
                     f"{point} is in use{_users(real)}; end that, or take it away all the same: {command} -l {point}"
                 ) from None
         time.sleep(_TRY_AGAIN_S)
+
+
+def _real(point: Path, directory: int | None) -> str:
+    return real_point(point) if directory is None else os.path.realpath(_reach(point, directory))
 
 
 def _reach(point: Path, directory: int | None) -> Path:
