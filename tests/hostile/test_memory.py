@@ -31,7 +31,7 @@ from tools.patterns import IgnoreFiles, compile_patterns
 from tools.searching import compile_pattern, matching_lines
 from tools.signing.trusted import TrustedKeys
 from tools.sysroot import etc_text
-from tools.sysroot.etc_tree import top
+from tools.sysroot.etc_tree import opened
 from tools.sysroot.origin import Origin
 from tools.sysroot.settings import SysrootSettings
 from tools.workspace_state import home_of, load
@@ -241,11 +241,12 @@ def test_texts_of_very_many_lines_are_not_merged(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(etc_text, "_TEXT_LINES_MAX", 5)
     for name, text in (("old", "a\nb\nc\nd\n"), ("own", "A\nb\nc\nd\n"), ("new", "a\nb\nc\nD\n")):
         (tmp_path / name).write_text(text)
-    nodes = [top(tmp_path).children()[name] for name in (b"old", b"own", b"new")]
-    assert etc_text.merge_text(*nodes) == b"A\nb\nc\nD\n"
-    (tmp_path / "new").write_text("a\nb\nc\nD\ne\nf\ng\n")
-    nodes[2] = top(tmp_path).children()[b"new"]
-    assert etc_text.merge_text(*nodes) is None
+    with opened(tmp_path) as (top,):
+        nodes = [top.children()[name] for name in (b"old", b"own", b"new")]
+        assert etc_text.merge_text(*nodes) == b"A\nb\nc\nD\n"
+        (tmp_path / "new").write_text("a\nb\nc\nD\ne\nf\ng\n")
+        nodes[2] = top.children()[b"new"]
+        assert etc_text.merge_text(*nodes) is None
 
 
 def test_a_long_path_is_named_by_its_beginning() -> None:
