@@ -60,12 +60,16 @@ def test_a_default_acl_lets_nobody_in(kept: Machine) -> None:
 
 @needs_root
 def test_who_may_not_enter_is_told_of_the_snapshot(nobodys: Path, run_fsview: object) -> None:
+    os.chown(nobodys, 0, 0)
+    home = nobodys / "home"
+    home.mkdir()
+    os.chown(home, NOBODY, NOBODY)
     machine = Machine.make(run_fsview, nobodys)  # type: ignore[arg-type]  # a fixture's value is an object here
     for second, ref in enumerate(("os/a", "os/b")):
         machine.commit(ref, release(ref, {}), second=second)
     machine.run("deploy", "os/a")
     machine.run("switch", "--snapshot-var", "os/b")
-    said = run_as_nobody(nobodys, "status", "--sysroot", machine.path)
+    said = run_as_nobody(home, "status", "--sysroot", machine.path)
     assert (said.status, "(/var snapshot)" in said.stdout) == (0, True)
     path = machine.stateroot / "generations/1/snapshot/var"
     assert path.is_dir()
