@@ -11,7 +11,9 @@ HOSTILE = PROJECT / "tests/hostile"
 
 def test_each_promise_names_tests_that_are_there() -> None:
     text = (PROJECT / "docs/security.md").read_text()
-    rows = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith(("| ---", "| he tries"))]
+    rows = [
+        line for line in text.splitlines() if line.startswith("| ") and not line.startswith(("| ---", "| he tries"))
+    ]
     rows = [row for row in rows if not row.startswith(("| it has", "| it tries, as"))]
     named = [re.findall(r"`([./a-z_]+\.py)`", row.rsplit("|", 2)[1]) for row in rows]
     without = [row for row, tests in zip(rows, named, strict=True) if not tests and "--help" not in row]
