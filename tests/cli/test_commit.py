@@ -14,7 +14,7 @@ import pytest
 from store.objects import checksum_from_hex
 from store.repository import Repository
 from store.tree import commit_number, load_commit
-from tests.checking import assert_sound
+from tests.checking import assert_sound, trusting
 from tests.cli.conftest import Fsview
 from tests.conftest import TreeFactory
 from tests.marks import needs_root
@@ -38,7 +38,11 @@ def _paths(fsview: Fsview, revision: str) -> list[str]:
 
 
 def _nothing_committed(repo: Path) -> None:
-    with Repository.open(repo) as repository, repository.database.reading() as reading:
+    with (
+        trusting(repo.stat().st_uid),
+        Repository.open(repo) as repository,
+        repository.database.reading() as reading,
+    ):
         assert reading.count(b"commit") == reading.count(b"ref") == reading.count(b"file") == 0
     assert list((repo / "tmp").iterdir()) == []
 

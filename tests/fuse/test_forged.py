@@ -17,7 +17,7 @@ from tests.conftest import MountView, TreeFactory
 from tests.fuse.conftest import run
 from tests.running import RunFsview
 from tests.trees import Symlink
-from tools.render import printable
+from tools.render import one_line
 
 FIRST = CommitNumber(1024)
 # A file can be called so, so they are shown, though most can be no ref; of those below them no file can, or of a part.
@@ -80,7 +80,7 @@ def test_names_of_refs_in_the_index(repo: Path, mount_view: MountView, run_fsvie
     found = run_fsview("fsck", "--repo", repo, status=12).stdout
     for name in (*SHOWN[:-1], *HIDDEN):
         if name != b"commits":  # a ref may be called so
-            assert f"table ref, key {printable(name.decode())}: " in found, name
+            assert f"table ref, key {one_line(name.decode())}: " in found, name
     assert "\x1b" not in run_fsview("refs", "--repo", repo).stdout
 
 
