@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from store.errors import AccessError
-from store.own_files import is_trusted, open_plain
+from store.own_files import is_ours, open_plain
 
 PATIENCE_S: Final = 2.0  # who waits longer is told for whom
 _COMMAND_LENGTH_MAX: Final = 200
@@ -148,7 +148,7 @@ def _opened(path: Path) -> int:
         descriptor = _made(path, directory)
     try:
         status, mode = os.fstat(descriptor), lock_mode(directory)
-        if not is_trusted(status.st_uid) and status.st_uid != directory.st_uid and mode == 0o600:
+        if not is_ours(status.st_uid) and status.st_uid != directory.st_uid and mode == 0o600:
             raise PermissionError(errno.EPERM, f"it belongs to user {status.st_uid}", str(path))
         if os.geteuid() in (0, status.st_uid) and stat.S_IMODE(status.st_mode) != mode:
             os.fchmod(descriptor, mode)

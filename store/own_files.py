@@ -23,8 +23,11 @@ _STEP: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC  # to go through a dire
 _SYMLINKS_MAX: Final = 40  # as the kernel's
 
 
-def is_trusted(uid: int) -> bool:
-    """Whether a file of this owner is this user's or root's. In a user namespace root is whoever has "/"."""
+def is_ours(uid: int) -> bool:
+    """Whether a file of this owner is this user's or root's. In a user namespace root is whoever has "/".
+
+    `entrance.is_trusted` is what is asked of repositories and sysroots: there a user may name others, too.
+    """
     return uid in (0, os.geteuid()) or uid == os.stat("/").st_uid
 
 
@@ -54,7 +57,7 @@ def open_own(directory: int, name: str, flags: int) -> int:
     """
     descriptor = open_plain(name, flags, directory=directory)
     status = os.fstat(descriptor)
-    if is_trusted(status.st_uid) and status.st_nlink <= 1:
+    if is_ours(status.st_uid) and status.st_nlink <= 1:
         if status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) != 0o600:
             os.fchmod(descriptor, 0o600)
         return descriptor
@@ -64,7 +67,7 @@ def open_own(directory: int, name: str, flags: int) -> int:
 
 
 def own_directory(
-    path: Path, *, make: bool = False, is_believed: Callable[[int], bool] = is_trusted
+    path: Path, *, make: bool = False, is_believed: Callable[[int], bool] = is_ours
 ) -> int:  # fmt: skip
     """Open a directory; each directory and each symlink on the way is root's or this user's.
 

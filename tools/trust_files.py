@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from store.errors import AccessError, FormatError
+from store.own_files import is_ours
 
 BYTES_MAX: Final = 64 << 20  # Debian's keyring of all its developers has 30 MB
 _OTHERS_WRITE: Final = 0o022
@@ -56,7 +57,7 @@ def check_writers(step: str, status: os.stat_result, what: str) -> None:
     Raises:
         AccessError: he could.
     """
-    if status.st_uid not in (0, os.geteuid(), os.stat("/").st_uid):  # in a user namespace the last is root
+    if not is_ours(status.st_uid):
         raise AccessError(
             f"{what} belongs to another user (uid {status.st_uid}), who could say whom to trust; "
             f"mend it with: chown root {step}; or use a copy of your own"
