@@ -74,6 +74,12 @@ def mount_in(directory: int, name: str) -> Mount | None:
     return next((mount for mount in _all_mounts() if mount.number == number), None)
 
 
+def mount_points_in(path: Path) -> list[str]:
+    """Return where something is mounted at or below *path*, the outermost first."""
+    real = os.path.realpath(path)
+    return sorted({one.point for one in _all_mounts() if one.point == real or one.point.startswith(f"{real}/")})
+
+
 def mount_of(path: Path) -> Mount | None:
     """Return the mount that *path* lies in; of two at one place the later, which hides the other."""
     return mount_over(mounts(), os.path.realpath(path))

@@ -1,7 +1,7 @@
 """Remove a tree, however deep it is and whatever the modes are; never anything that is not in it.
 
 Somebody who owns a directory in the tree may rename and replace what is in it meanwhile. What is mounted in it is not
-entered: the removal fails there.
+entered: the removal fails there. What can't be removed stays, all else goes, and the first reason is told.
 """
 
 from __future__ import annotations
@@ -79,24 +79,27 @@ class _Removal:
         self._walk = walk
         self._name = b""  # of what is being removed, in the directory where the walk is
         self._waiting: list[Iterator[bytes]] = []
+        self._first: Exception | None = None  # why something stays
 
     def directory(self, name: bytes) -> None:
         """Remove a directory."""
         self._name = name
         try:
             self._enter()
-            self._go_through()
-            self._leave()
         except OSError as error:
             raise self._explained(error) from error
+        self._go_through()
+        self._leave()
+        self._tell()
 
     def contents(self) -> None:
         """Remove all that is in the directory where the walk is."""
         try:
             self._look()
-            self._go_through()
         except OSError as error:
             raise self._explained(error) from error
+        self._go_through()
+        self._tell()
 
     def _go_through(self) -> None:
         """Remove the names that wait, and what is below them."""
@@ -111,6 +114,15 @@ class _Removal:
                 return
             self._leave()
 
+    def _tell(self) -> None:
+        if self._first is not None:
+            raise self._first
+
+    def _stays(self, error: OSError) -> None:
+        if self._first is None:
+            self._first = self._explained(error)
+            self._first.__cause__ = error
+
     def _remove(self) -> None:
         """Remove a file, or go into a directory."""
         try:
@@ -118,7 +130,14 @@ class _Removal:
         except FileNotFoundError:
             pass  # somebody else was faster
         except IsADirectoryError:
-            self._enter()
+            try:
+                self._enter()
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                self._stays(error)
+        except OSError as error:
+            self._stays(error)
 
     def _enter(self) -> None:
         try:
@@ -126,8 +145,11 @@ class _Removal:
         except PermissionError:
             _let_us_in(self._walk.here, self._name)
             self._walk.enter(self._name)
-        self._name = b""
-        self._look()
+        try:
+            self._look()
+        except OSError:
+            self._name = self._walk.leave()
+            raise
 
     def _look(self) -> None:
         here = self._walk.here
@@ -138,8 +160,12 @@ class _Removal:
     def _leave(self) -> None:
         """Go up, and remove the directory that was left: what has its name now is in the tree, and empty, or stays."""
         self._name = self._walk.leave()
-        with suppress(FileNotFoundError):
+        try:
             os.rmdir(self._name, dir_fd=self._walk.here)
+        except FileNotFoundError:
+            pass  # somebody moved it away
+        except OSError as error:
+            self._stays(error)
 
     def _explained(self, error: OSError) -> Exception:
         """Return an error with the whole path: the system knows only the last name."""

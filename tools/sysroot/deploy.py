@@ -25,7 +25,7 @@ from tools.sysroot.newest import newest_of, raised, refuse_older
 from tools.sysroot.origin import HighWater, Origin
 from tools.sysroot.policy import check_policy
 from tools.sysroot.shape import shape_of
-from tools.sysroot.sweep import sweep
+from tools.sysroot.sweep import refuse_mounts, sweep
 from tools.sysroot.target import Target
 from tools.sysroot.var import take_snapshot
 
@@ -98,6 +98,8 @@ class _Deployer:
 
     def run(self, kept: set[str], advance: Callable[[int], object]) -> Outcome:
         certified = check_policy(self._stateroot.sysroot, self._repository, self._target)
+        if self._options.snapshot_var:
+            refuse_mounts([self._stateroot.var], f"{self._stateroot.var} can't be copied")
         if not self._options.allow_downgrade:
             refuse_older(self._target, self._newest)
         lower = lower_versions(self._target.declares, self._marks())

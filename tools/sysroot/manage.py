@@ -18,7 +18,7 @@ from tools.sysroot.options import (
     stateroot_options,
 )  # fmt: skip
 from tools.sysroot.origin import ORIGIN_FILE
-from tools.sysroot.sweep import remove, sweep
+from tools.sysroot.sweep import refuse_mounts, remove, sweep
 
 
 def find_generation(stateroot: Stateroot, number: int | None) -> Generation:
@@ -80,7 +80,13 @@ def remove_generations(stateroot: Stateroot, generations: list[Generation]) -> s
     """Remove generations, and what only they had; return which deployments stay. The caller holds the lock.
 
     Each is gone with the rename of its directory; the trees that nobody names then are garbage, also if we are killed.
+
+    Raises:
+        SysrootError: something is mounted in one; nothing was changed.
     """
+    stay = {one.deployment for one in stateroot.generations() if one not in generations}
+    trees = {tree for one in generations if one.deployment not in stay for tree in (one.root, one.pristine_etc)}
+    refuse_mounts([*(one.path for one in generations), *sorted(trees)], "generations can't be removed")
     for generation in generations:
         remove(generation.path)
     kept = sweep(stateroot)

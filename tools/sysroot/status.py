@@ -14,6 +14,7 @@ from tools.render import one_line, print_json
 from tools.sysroot.data_versions import lower_versions
 from tools.sysroot.layout import Generation, Stateroot
 from tools.sysroot.options import JSON_OPTION, OS_OPTION, SYSROOT_OPTION, generation_json, open_sysroot
+from tools.sysroot.sweep import left_over
 
 if TYPE_CHECKING:
     from store.repository import Repository
@@ -100,6 +101,8 @@ def _print_stateroot(stateroot: Stateroot) -> None:
             print(line)
         if generation is current:  # whose ref it is
             print(f"{'Upgrade':>16}: {_update_text(find_update(stateroot, current))}")
+    for path in left_over(stateroot):
+        print(one_line(f"  left over: {path}, in use or not to be removed; 'fsview cleanup' tries again and says why"))
 
 
 def _update_text(update: Update | None) -> str:
@@ -124,6 +127,7 @@ def _json(stateroot: Stateroot) -> dict[str, object]:
             "older": update.is_older, "refused": update.refused or None,
             "unknown": update.text or None,
         },
+        "left_over": [str(path) for path in left_over(stateroot)],
     }  # fmt: skip
 
 

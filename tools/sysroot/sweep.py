@@ -2,14 +2,20 @@
 
 Copies of /var that an earlier fsview made, where all could enter, are moved to where nobody can.
 
-What is removed gets a temporary name first, so that nothing half removed ever has a name that means something.
+What is removed gets a temporary name first, so that nothing half removed ever has a name that means something. A tree
+in which something is mounted is left as it is. Of what can't be removed, for whatever reason, a line is said: it must
+keep nobody from an upgrade, or from rolling back.
 """
 
 from __future__ import annotations
 
 import os
+import shlex
+from collections.abc import Iterable
 from pathlib import Path
 
+from store.errors import FsviewError, SysrootError
+from tools.render import say
 from tools.sysroot.in_use import unless_used
 from tools.sysroot.layout import PRISTINE, SNAPSHOT, TEMPORARY, Generation, Stateroot
 from tools.sysroot.var import VAR_NEW, finish_restore, hide_old_copies
@@ -28,43 +34,73 @@ def sweep(stateroot: Stateroot) -> set[str]:
         finish_restore(stateroot, kept[-1])
     for name in os.listdir(stateroot.generations_directory):
         if name not in {str(generation.number) for generation in kept}:
-            remove(stateroot.generations_directory / name)
+            _sweep_one(stateroot.generations_directory / name)
     deployments = {generation.deployment for generation in kept}
     for name in os.listdir(stateroot.deployments):
         if name.removesuffix(PRISTINE) not in deployments:
-            _remove_unless_used(stateroot, stateroot.deployments / name)
+            _sweep_one(stateroot.deployments / name, stateroot)
     for generation in kept:
         _sweep_generation(generation, is_current=generation is kept[-1])
     for name in (VAR_NEW, "current" + TEMPORARY):
         if os.path.lexists(stateroot.path / name):
-            remove(stateroot.path / name)
+            _sweep_one(stateroot.path / name)
     return deployments
 
 
-def _remove_unless_used(stateroot: Stateroot, path: Path) -> None:
-    """Remove a deployment, or what belongs to one; where a command runs in it, that is for the next sweep."""
-    if path.is_symlink() or not path.is_dir():
-        remove(path)
-        return
-    with unless_used(stateroot.sysroot.path, path) as is_free:
-        if is_free:
+def left_over(stateroot: Stateroot) -> list[Path]:
+    """Return the trees of deployments that no generation has: what is in use, or could not be removed."""
+    deployments = {generation.deployment for generation in stateroot.generations()}
+    names = sorted(os.listdir(stateroot.deployments))
+    return [stateroot.deployments / name for name in names if name.removesuffix(PRISTINE) not in deployments]
+
+
+def refuse_mounts(paths: Iterable[Path], what: str) -> None:
+    """Refuse to remove or move trees in which something is mounted: it would go along, or be erased.
+
+    Raises:
+        SysrootError: where, all of it; *what* says what can't be done to it.
+    """
+    from fsview.mountinfo import mount_points_in  # seldom needed
+
+    points = [point for path in paths for point in mount_points_in(path)]
+    if points:
+        listed = "; ".join(f"umount {shlex.quote(point)}" for point in reversed(points))
+        raise SysrootError(f"{what}: something is mounted there, and nothing was changed; unmount it first: {listed}")
+
+
+def _sweep_one(path: Path, stateroot: Stateroot | None = None) -> None:
+    """Remove garbage; of a *stateroot* a deployment, where a command that runs in it leaves it for the next sweep."""
+    try:
+        if stateroot is None or path.is_symlink() or not path.is_dir():
             remove(path)
+            return
+        with unless_used(stateroot.sysroot.path, path) as is_free:
+            if is_free:
+                remove(path)
+    except (OSError, FsviewError) as error:
+        say(f"what is left of {path} stays, until a later command can remove it: {error}")
 
 
 def _sweep_generation(generation: Generation, *, is_current: bool) -> None:
     """Remove what is half made in a generation. A snapshot of /var is made when one is left: the current one is not."""
     for name in os.listdir(generation.path):
         if name.endswith(TEMPORARY) or (is_current and name == SNAPSHOT):
-            remove(generation.path / name)
+            _sweep_one(generation.path / name)
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a whole tree; what has to go must be gone for all others at once."""
+    """Remove a file or a whole tree; what has to go must be gone for all others at once.
+
+    Raises:
+        SysrootError: something is mounted in it; nothing was changed.
+        OSError: something can't be removed; all else is.
+    """
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
         return
     from store.walking.remove import remove_tree  # seldom needed
 
+    refuse_mounts([path], f"{path} can't be removed")
     temporary = path if path.name.endswith(TEMPORARY) else path.with_name(path.name + TEMPORARY)
     if temporary != path:
         if temporary.is_dir():  # of a removal that was killed

@@ -50,8 +50,9 @@ def seed(var: Path, new: Path) -> bool:
 def take_snapshot(stateroot: Stateroot, generation: Generation) -> None:
     """Keep /var as it is now with *generation*, which is about to be left."""
     from store.walking.private import make_private
-    from tools.sysroot.sweep import remove
+    from tools.sysroot.sweep import refuse_mounts, remove
 
+    refuse_mounts([stateroot.var], f"{stateroot.var} can't be copied")
     temporary = generation.path / (generation.snapshot.name + TEMPORARY)
     for old in (temporary, generation.snapshot):  # of a command that was killed before it switched
         if old.exists():
@@ -72,8 +73,9 @@ def check_restore(stateroot: Stateroot, source: Generation) -> None:
         raise NotFoundError(
             f"generation {source.number} has no snapshot of /var: --snapshot-var makes one when a generation is left"
         )
-    if os.path.ismount(stateroot.var):
-        raise SysrootError(f"{stateroot.var} is a mount point, so it can't be exchanged; unmount it first")
+    from tools.sysroot.sweep import refuse_mounts
+
+    refuse_mounts([stateroot.var, source.snapshot_of_var], f"{stateroot.var} can't be exchanged")
 
 
 def prepare_restore(source: Generation, new: Path) -> int:
