@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from store.errors import SourceError
 from store.repository import Repository
 from tests.committing import TIME_S, commit_tree
 from tests.conftest import TreeFactory
@@ -19,7 +21,7 @@ from tests.marks import needs_fuse, needs_root
 from tests.running import RunFsview
 from tests.trees import Directory, File, Spec, Symlink, build_tree
 from tools import commit_source, overlay_source
-from tools.hashing import Hasher
+from tools.hashing import Hasher, Ticket
 from tools.make_commit import WORKSPACE, Committed, Message, TreeSpec, commit
 from tools.sources import DiskOptions
 
@@ -225,3 +227,28 @@ def test_contents_that_stayed_below_are_refused(workspace: Callable[..., Path], 
     os.setxattr(point.with_name("work.workspace") / "upper" / "new", "trusted.overlay.metacopy", b"")
     said = run_fsview("commit", "--workspace", point, "-b", "x", status=16)
     assert "metacopy=off" in said.stderr and "upper/new" in said.stderr
+
+
+def test_a_program_in_a_chroot_leads_nowhere(
+    workspace: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its root is the workspace, where it may do all; its "/secret" must not become the machine's."""
+    point = workspace(spec={"d": {"old": b"old"}})
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret/file").write_bytes(b"root alone may read this")
+    (point / "d/sub").mkdir()
+    (point / "d/sub/file").write_bytes(b"its own")
+    submit = Hasher.submit
+
+    def swapped_then(self: Hasher, *arguments: Any) -> Ticket:
+        if not (point / "d/sub").is_symlink():
+            (point / "d/sub").rename(point / "d/away")
+            (point / "d/sub").symlink_to(tmp_path / "secret")
+        return submit(self, *arguments)
+
+    monkeypatch.setattr(Hasher, "submit", swapped_then)
+    with (
+        Repository.open(tmp_path / "repo") as repository,
+        pytest.raises(SourceError, match="vanished while it was read"),
+    ):
+        _commit(repository, point)
