@@ -9,7 +9,7 @@ mount_view     a repository mounted for the length of the test
 tree_factory   trees on disk from a spec of tests.trees
 debian_tree    a real Debian 12 root tree, built once (root and network)
 tell           lines that are printed when all tests are over, before pytest's own summary
-nobodys        a directory of the user nobody's, for tests.nobody (root)
+nobodys        a directory of the user nobody's, for tests.users (root)
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from store.repository import SETTINGS_FILE
 from tests.checking import assert_sound
 from tests.leaks import TOKEN_NAME, LeakGuard
 from tests.marks import HAS_FUSE, NO_FUSE
-from tests.nobody import NOBODY
 from tests.running import PROJECT, RunFsview, run_cli
 from tests.trees import Spec, build_tree
+from tests.users import NOBODY
 
 # The same examples in each run, so that a red one tells of what was changed; `make torture` looks for new ones.
 settings.register_profile(

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.nobody import run_as_nobody
 from tests.running import PROJECT, RunFsview, clean_environment
 from tests.trees import build_tree
+from tests.users import run_as_nobody
 
 # Nobody may not be able to read modules, so what these commands import late is imported before.
 NEEDED = (

@@ -26,10 +26,10 @@ from store.writer import Writer
 from tests.checking import assert_sound
 from tests.cli.conftest import LARGE, Fsview, Releases
 from tests.marks import needs_root
-from tests.nobody import run_as_nobody
 from tests.running import RunFsview
 from tests.snapshots import assert_same_tree, snapshot
 from tests.trees import File, Node, Spec, Symlink, build_tree, sample_tree
+from tests.users import run_as_nobody
 from tools.checkout import checkout
 from tools.linking import Link
 

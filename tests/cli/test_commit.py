@@ -18,9 +18,9 @@ from tests.checking import assert_sound, trusting
 from tests.cli.conftest import Fsview
 from tests.conftest import TreeFactory
 from tests.marks import needs_root
-from tests.nobody import run_as_nobody
 from tests.running import RunFsview
 from tests.trees import NON_UTF8_NAME, File, Spec, Special, Symlink, build_tree
+from tests.users import run_as_nobody
 from tools import build, hashing
 
 SMALL: Spec = {"a": b"a\n", "d": {"b": b"b\n", "c": Symlink("b")}}

@@ -13,8 +13,8 @@ import pytest
 from store import prune as module
 from tests.checking import assert_sound
 from tests.cli.conftest import Fsview, Releases
-from tests.nobody import NOBODY, run_as_nobody
 from tests.running import RunFsview
+from tests.users import NOBODY, run_as_nobody
 
 
 @pytest.fixture(autouse=True)

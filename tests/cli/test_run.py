@@ -19,9 +19,9 @@ import pytest
 
 from tests.conftest import MountView, TreeFactory
 from tests.marks import needs_fuse, needs_root
-from tests.nobody import run_as_nobody_with_fuse
 from tests.running import PROJECT, RunFsview, clean_environment, run_cli
 from tests.trees import Directory, File, Node, Spec, Symlink, build_tree
+from tests.users import run_as_nobody_with_fuse
 from tools import guardian
 from tools.sysroot.layout import Sysroot
 from tools.sysroot.origin import Origin

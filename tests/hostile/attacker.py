@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from store.libc import RENAME_EXCHANGE, renameat2
-from tests.nobody import NOBODY
+from tests.users import NOBODY, User, start_as
 
 SECRET = b"root's own\n"
 _HANG_S = 120
@@ -49,20 +49,19 @@ def _hangs(*_: object) -> None:
 
 
 def _start(attack: Attack, begun: int) -> int:
-    parent, pid = os.getpid(), os.fork()
-    if pid:
-        return pid
-    try:
-        os.chdir(attack.inside)
-        os.setgroups([])
-        os.setresgid(NOBODY, NOBODY, NOBODY)
-        os.setresuid(NOBODY, NOBODY, NOBODY)
+    parent, here = os.getpid(), os.open(attack.inside, os.O_RDONLY | os.O_DIRECTORY)
+
+    def go_on() -> None:
+        os.fchdir(here)
         os.write(begun, b"x")
         while os.getppid() == parent:
             with suppress(OSError):
                 attack.act()
+
+    try:
+        return start_as(User(), go_on)
     finally:
-        os._exit(1)
+        os.close(here)
 
 
 def make_his(*paths: Path) -> None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -16,9 +13,10 @@ from store.errors import SourceError
 from store.objects import Checksum
 from store.repository import Repository
 from tests.committing import commit_tree
+from tests.hostile.attacker import Attack, attacking
 from tests.marks import needs_root
-from tests.nobody import NOBODY
 from tests.readback import committed_snapshot
+from tests.users import NOBODY
 from tools.disk_source import DiskDirectory
 from tools.hashing import Hasher
 from tools.sources import DiskOptions
@@ -50,26 +48,6 @@ def tree(nobodys: Path) -> Path:
     for path in (top / "home", *top.glob("home/**/*")):
         os.chown(path, NOBODY, NOBODY)
     return top
-
-
-@contextmanager
-def as_nobody(work: Callable[[], object]) -> Iterator[None]:
-    """Have another process do *work* again and again, as the other user."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.setgroups([])
-            os.setresgid(NOBODY, NOBODY, NOBODY)
-            os.setresuid(NOBODY, NOBODY, NOBODY)
-            while True:
-                work()
-        finally:
-            os._exit(1)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGKILL)
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
 
 
 def assert_nothing_leaked(repository: Repository, commits: set[Checksum]) -> None:
@@ -144,15 +122,13 @@ def test_races(tmp_path: Path, tree: Path, secret: Path) -> None:
     (home / "link").symlink_to(secret)
 
     def swap() -> None:
-        (home / "sub").rename(home / "away")
-        (home / "link").rename(home / "sub")
-        (home / "sub").rename(home / "link")
-        (home / "away").rename(home / "sub")
+        for old, new in (("sub", "away"), ("link", "sub"), ("sub", "link"), ("away", "sub")):
+            os.rename(old, new)
 
     refused, commits = 0, set()
     options = DiskOptions(stat_cache=False)
     with Repository.create(tmp_path / "repo") as repository:
-        with as_nobody(swap):
+        with attacking(Attack(home, swap)):
             for number in range(RUNS):
                 try:
                     done = commit_tree(repository, tree, options=options, allow_changed=number % 2 == 1)

@@ -16,10 +16,10 @@ from store.errors import ConflictError, SysrootError
 from tests.acls import ACCESS, acl
 from tests.hostile.attacker import SECRET, make_his
 from tests.marks import needs_root
-from tests.nobody import NOBODY
 from tests.running import RunFsview
 from tests.sysroot.etc_sides import Etc, write
 from tests.sysroot.rig import Machine, release
+from tests.users import NOBODY
 from tools.sysroot import etc_text, etc_writing
 from tools.sysroot.etc_changes import find_changes
 from tools.sysroot.etc_merge import Merge, merge_etc

@@ -15,8 +15,8 @@ from store.errors import FormatError
 from tests.conftest import TreeFactory
 from tests.hostile.fake_view import fake_view
 from tests.marks import needs_fuse, needs_root
-from tests.nobody import NOBODY
 from tests.running import RunFsview
+from tests.users import NOBODY
 
 pytestmark = [needs_fuse, needs_root]
 

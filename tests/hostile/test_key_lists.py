@@ -13,7 +13,7 @@ from store.errors import AccessError, FormatError
 from store.gvariant import Variant
 from store.objects import pack_detached
 from tests.marks import needs_root
-from tests.nobody import NOBODY
+from tests.users import NOBODY
 from tools.signing import TrustedKeys, judge
 from tools.signing.ed25519 import PublicKey, SecretKey, ssh_blob, verifies, why_no_key
 from tools.signing.openpgp import SIGNATURES_MAX

@@ -20,10 +20,10 @@ from pathlib import Path
 import pytest
 
 from tests.checking import assert_sound
-from tests.nobody import NOBODY, try_as_nobody
 from tests.running import RunFsview
 from tests.sysroot.rig import LARGE, Machine
 from tests.trees import Directory, File, Spec, Symlink
+from tests.users import NOBODY, try_as_nobody
 from tools import neighbours
 from tools.linking import can_reflink
 from tools.recipe import read_xattrs

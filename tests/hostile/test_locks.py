@@ -19,9 +19,9 @@ import pytest
 from store.errors import AccessError
 from store.locking import LockFile
 from store.repository import Repository
-from tests.nobody import NOBODY, run_as_nobody, try_as_nobody
 from tests.running import PROJECT, RunFsview, clean_environment
 from tests.sysroot.rig import Machine, release
+from tests.users import AS_NOBODY, NOBODY, run_as_nobody, try_as_nobody
 
 EACCES = 13
 
@@ -252,16 +252,7 @@ def test_nobody_can_keep_others_from_running_in_a_deployment(opened: Machine) ->
         "import fcntl, os, sys; fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX)\n"
         "print('held', flush=True); sys.stdin.read()"
     )
-    command: list[str | Path] = [
-        "setpriv",
-        f"--reuid={NOBODY}",
-        f"--regid={NOBODY}",
-        "--clear-groups",
-        "/usr/bin/python3",
-        "-c",
-        hold,
-        root,
-    ]
+    command: list[str | Path] = [*AS_NOBODY, "/usr/bin/python3", "-c", hold, root]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
         said = opened.fsview("run", "--sysroot", opened.path, "--", "nothing-of-this-name", status=None, timeout_s=60)

@@ -18,9 +18,10 @@ from store import entrance
 from store.errors import FsviewError
 from store.repository import Repository
 from tests.conftest import TreeFactory
+from tests.hostile.attacker import attacking, exchanging
 from tests.marks import needs_fuse, needs_root
-from tests.nobody import NOBODY
 from tests.running import PROJECT, RunFsview, clean_environment
+from tests.users import NOBODY
 from tools.parameters import trust_owners
 
 pytestmark = [needs_root, pytest.mark.unchecked]
@@ -249,27 +250,14 @@ def test_a_directory_exchanged_between_the_look_and_the_use(
         repository.database.write(lambda writing: writing.put(b"head", b"format", writing.need(b"head", b"format")))
 
 
-SWAPPER = """
-import ctypes, os, sys
-exchange, here = ctypes.CDLL(None).renameat2, -100
-os.chdir(sys.argv[1])
-os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)
-print("ready", flush=True)
-while True:
-    exchange(here, b"repo", here, b"theirs", 2)  # RENAME_EXCHANGE
-"""
-
-
 def test_who_owns_the_directory_above_exchanges_it_all_the_time(repo: Path, secret: Path, nobodys: Path) -> None:
     """Either root's repository is opened, or none; until both have happened 50 times, with a real second user."""
     with Repository.open(repo) as repository:
         own_secret = repository.secret
     theirs = _trap(nobodys / "theirs", secret)
     _give_away(theirs)
-    swapper = subprocess.Popen([sys.executable, "-c", SWAPPER, nobodys], stdout=subprocess.PIPE)
     opened = refused = 0
-    try:
-        assert swapper.stdout is not None and swapper.stdout.readline() == b"ready\n"
+    with attacking(exchanging(nobodys, (b"repo", b"theirs"))):
         while min(opened, refused) < 50:
             try:
                 with Repository.open(repo) as repository:
@@ -278,9 +266,6 @@ def test_who_owns_the_directory_above_exchanges_it_all_the_time(repo: Path, secr
             except FsviewError as error:
                 assert "belongs to nobody" in str(error)
                 refused += 1
-    finally:
-        swapper.kill()
-        swapper.communicate()
 
 
 # What stays as it was

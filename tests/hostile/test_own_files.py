@@ -15,8 +15,8 @@ import pytest
 from fsview.log import LogFile
 from store.own_files import own_directory
 from tests.marks import needs_fuse
-from tests.nobody import NOBODY, try_as_nobody
 from tests.running import RunFsview
+from tests.users import NOBODY, try_as_nobody
 from tools.mount import log_path_of
 
 VICTIM = b"of root's\n"

@@ -16,9 +16,9 @@ from store.repository import Repository
 from tests.checking import assert_sound, trusting
 from tests.conftest import MountView, TreeFactory
 from tests.marks import needs_fuse, needs_root
-from tests.nobody import NOBODY, User, run_as, shell_as_nobody
 from tests.running import RunFsview
 from tests.trees import Directory, File
+from tests.users import NOBODY, User, run_as, shell_as_nobody, try_as
 
 pytestmark = needs_root
 
@@ -270,15 +270,12 @@ def test_a_stage_of_a_member_who_was_killed_is_swept(shared: Path, nobodys: Path
     from store.stager import Stager  # the member's process ends without a word after this was staged
     from store.staging import Stage
 
-    pid = os.fork()
-    if pid == 0:
-        os.setgroups(MEMBER.groups)
-        os.setresgid(MEMBER.gid, MEMBER.gid, MEMBER.gid)
-        os.setresuid(MEMBER.uid, MEMBER.uid, MEMBER.uid)
+    def stage_and_end() -> None:
         with trusting(OWNER.uid), Repository.open(shared) as repository, Stage(repository) as stage:
             Stager(repository, stage.path, "0")
             os._exit(0)
-    os.waitpid(pid, 0)
+
+    assert try_as(MEMBER, stage_and_end) == 0
     assert len(list((shared / "tmp").iterdir())) == 1
     (nobodys / "tree").mkdir()
     assert run_as(OWNER, nobodys, "commit", "--repo", shared, "-b", "main", nobodys / "tree").status == 0

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.marks import needs_fuse, needs_root
-from tests.nobody import NOBODY, run_as_nobody_with_fuse
 from tests.running import RunFsview, clean_environment, run_cli
 from tests.trees import File, Node, Symlink, build_tree
+from tests.users import NOBODY, run_as_nobody_with_fuse
 
 SOURCE = Path(__file__).with_name("attacks.c")
 REFUSED_BY_THE_FILTER = (

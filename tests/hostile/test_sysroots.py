@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from tests.marks import needs_root
-from tests.nobody import NOBODY, run_as_nobody
 from tests.running import RunFsview
 from tests.snapshots import snapshot
 from tests.sysroot.rig import Machine, release
 from tests.trees import build_tree
+from tests.users import NOBODY, run_as_nobody
 
 VERBS: list[tuple[str, ...]] = [
     ("status",), ("pin",), ("unpin",), ("deploy", "a"), ("switch", "a"), ("upgrade",), ("rollback",), ("undeploy", "1"),

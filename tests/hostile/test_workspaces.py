@@ -5,23 +5,22 @@ from __future__ import annotations
 import json
 import os
 import pwd
-import signal
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from store.errors import FormatError, FsviewError
-from store.libc import RENAME_EXCHANGE, renameat2
 from store.repository import Repository
 from tests.conftest import TreeFactory
+from tests.hostile.attacker import attacking, exchanging
 from tests.marks import needs_fuse, needs_root
-from tests.nobody import NOBODY
 from tests.running import RunFsview
 from tests.snapshots import snapshot
+from tests.users import AS_NOBODY, NOBODY
 from tools import state, workspace_state, workspaces
 from tools.workspace_state import Broken, load
 
@@ -33,8 +32,7 @@ OPTIONS = "place-inodes,owner=me"
 
 def _as_nobody(script: str, *arguments: str | Path) -> None:
     """Run a shell script as the user nobody."""
-    become = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
-    subprocess.run([*become, "sh", "-ec", script, "sh", *arguments], check=True, cwd="/")
+    subprocess.run([*AS_NOBODY, "sh", "-ec", script, "sh", *arguments], check=True, cwd="/")
 
 
 @pytest.fixture
@@ -288,28 +286,6 @@ def test_mounting_where_the_names_were_exchanged(
     run_fsview("workspace", "remove", work)
 
 
-@contextmanager
-def _exchanging(directory: Path, one: str, other: str) -> Iterator[None]:
-    """Have nobody exchange two names over and over, as fast as it goes."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.chdir(directory)
-            os.setgroups([])
-            os.setresgid(NOBODY, NOBODY, NOBODY)
-            os.setresuid(NOBODY, NOBODY, NOBODY)
-            while True:
-                with suppress(OSError):  # a mount point, at times
-                    renameat2(one.encode(), other.encode(), RENAME_EXCHANGE)
-        finally:
-            os._exit(1)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-
-
 RUNS = 200
 
 
@@ -329,7 +305,7 @@ def test_a_race_with_who_exchanges_it_all_the_time(
     work, seen = nobodys / "work", {"used": 0, "refused": 0}
     run_fsview("workspace", "--repo", base, "r", work)
     run_fsview("workspace", "umount", work)
-    with _exchanging(nobodys, "work.workspace", "decoy"):
+    with attacking(exchanging(nobodys, (b"work.workspace", b"decoy"))):
         for number in range(RUNS):
             try:
                 workspace = load(work)
@@ -347,7 +323,7 @@ def test_a_race_with_who_exchanges_it_all_the_time(
     if (nobodys / "decoy").stat().st_uid != NOBODY:
         _as_nobody('cd "$1"; mv work.workspace his; mv decoy work.workspace; mv his decoy', nobodys)
     workspaces.unmount(load(work), lazy=True)
-    with Repository.open(base) as repository, _exchanging(nobodys, "decoy", "work.workspace"):
+    with Repository.open(base) as repository, attacking(exchanging(nobodys, (b"decoy", b"work.workspace"))):
         for _ in range(RUNS):
             with suppress(FsviewError, OSError):
                 workspaces.remove(repository, load(work), force=True)

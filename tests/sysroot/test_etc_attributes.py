@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import struct
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,11 +13,12 @@ import pytest
 from store.errors import ConflictError
 from tests.marks import needs_root
 from tests.sysroot.etc_sides import Etc, Link, conflicts, read, write
+from tests.users import NOBODY, User, try_as
 from tools.sysroot.etc_merge import merge_etc
 from tools.sysroot.etc_tree import ACL, opened
 
 NEW = ".fsview-new"
-_NOBODY = 0xFFFFFFFF
+_NO_ID = 0xFFFFFFFF
 
 
 def test_directories_keep_what_the_admin_made_of_them(tmp_path: Path) -> None:
@@ -83,7 +84,7 @@ def test_xattrs_that_a_symlink_cannot_have(tmp_path: Path, is_link_here: bool) -
 
 def _acl(mask: int) -> bytes:
     """Return a POSIX ACL: user 10 and the mask have *mask*, all others what 0640 gives."""
-    entries = [(1, 6, _NOBODY), (2, mask, 10), (4, 4, _NOBODY), (0x10, mask, _NOBODY), (0x20, 0, _NOBODY)]
+    entries = [(1, 6, _NO_ID), (2, mask, 10), (4, 4, _NO_ID), (0x10, mask, _NO_ID), (0x20, 0, _NO_ID)]
     return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
 
 
@@ -96,22 +97,15 @@ def test_an_acl_and_a_mode_changed_on_both_sides(tmp_path: Path) -> None:
 
 
 @needs_root
-def test_acls_and_groups_that_a_user_may_set(tmp_path: Path) -> None:
+def test_acls_and_groups_that_a_user_may_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     etc = Etc(tmp_path, {"a": "1", "b": "1"}, {"a": "1", "b": "1"}, {"a": "2", "b": "2"})
     os.setxattr(etc.own / "a", ACL, _acl(6))
     shutil.copytree(etc.new, etc.target)
     for path in (tmp_path, *tmp_path.rglob("*")):
-        os.chown(path, 65534, 65534)
+        os.chown(path, NOBODY, NOBODY)
     os.chown(etc.own / "b", -1, 1000)
-    if (child := os.fork()) == 0:
-        with suppress(BaseException):  # pytest is the parent's
-            os.setgroups([1000])
-            os.chdir(tmp_path)  # above it is root's
-            os.setgid(65534)
-            os.setuid(65534)
-            merge_etc(Path("old"), Path("own"), Path("new"), Path("target"))
-            os._exit(0)
-        os._exit(1)
-    assert os.waitpid(child, 0)[1] == 0
+    monkeypatch.chdir(tmp_path)  # above it is root's
+    merge = partial(merge_etc, *map(Path, ("old", "own", "new", "target")))
+    assert try_as(User(groups=(1000,)), merge) == 0
     assert (read(etc.target), os.getxattr(etc.target / "a", ACL)) == ({"a": ("2", 0o660), "b": "2"}, _acl(6))
     assert (etc.target / "b").stat().st_gid == 1000

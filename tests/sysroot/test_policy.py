@@ -19,9 +19,9 @@ from store.objects import REF_BINDING, checksum_from_hex
 from store.repository import Repository
 from tests.conftest import MountView
 from tests.marks import needs_root
-from tests.nobody import NOBODY
 from tests.sysroot.forked import run_forked
 from tests.sysroot.rig import Machine, release, sign
+from tests.users import NOBODY
 from tools.signing.openpgp import SIGNATURES_MAX
 from tools.signing.stored import ED25519
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.acls import DEFAULT, acl
 from tests.marks import needs_root
-from tests.nobody import NOBODY, run_as_nobody
 from tests.sysroot.rig import Machine, keep_as_before, release
+from tests.users import NOBODY, run_as_nobody, shell_as_nobody
 from tools.sysroot import build, var
 from tools.sysroot.trees import Built
-
-AS_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
 
 
 @pytest.fixture
@@ -73,7 +70,7 @@ def test_who_may_not_enter_is_told_of_the_snapshot(nobodys: Path, run_fsview: ob
     assert (said.status, "(/var snapshot)" in said.stdout) == (0, True)
     path = machine.stateroot / "generations/1/snapshot/var"
     assert path.is_dir()
-    assert subprocess.run([*AS_NOBODY, "ls", path], capture_output=True, check=False).returncode != 0
+    assert shell_as_nobody(["ls", path]).returncode != 0
 
 
 @pytest.mark.parametrize("words", [("cleanup", "--keep", "9"), ("rollback", "--restore-var"), ("switch", "os/a")])

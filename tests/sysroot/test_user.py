@@ -7,8 +7,8 @@ import subprocess
 from pathlib import Path
 
 from tests.marks import needs_root
-from tests.nobody import NOBODY, Said, run_as_nobody
 from tests.trees import Directory, build_tree
+from tests.users import NOBODY, Said, run_as_nobody
 
 
 @needs_root

@@ -20,9 +20,9 @@ from store.repository import Repository
 from store.schema import DATABASES, FIRST_ID, id_key
 from tests.checking import assert_sound
 from tests.committing import commit_tree
-from tests.nobody import NOBODY, run_as_nobody
 from tests.running import PROJECT
 from tests.trees import Spec, build_tree
+from tests.users import NOBODY, run_as_nobody
 
 MIB = 1 << 20
 
