@@ -3,7 +3,8 @@
 leak_guard     (autouse) after each test no process and no mount of it is left; umask and directory are restored
 sound          (autouse) after each test every repository that it wrote is checked, unless it is marked `unchecked`
 repo_path      where a test's repository goes (not created)
-run_fsview     the real command line as a subprocess; fails unless the exit status is the expected one
+prefork        a process of this run that forks commands: they needn't import the program again
+run_fsview     the real command line, in a process of its own; fails unless the exit status is the expected one
 make_repo      an initialised repository
 mount_view     a repository mounted for the length of the test
 tree_factory   trees on disk from a spec of tests.trees
@@ -31,7 +32,8 @@ from store.repository import SETTINGS_FILE
 from tests.checking import assert_sound
 from tests.leaks import TOKEN_NAME, LeakGuard
 from tests.marks import HAS_FUSE, NO_FUSE
-from tests.running import PROJECT, RunFsview, run_cli
+from tests.prefork import Prefork
+from tests.running import PROJECT, RunFsview, clean_environment, run_cli
 from tests.trees import Spec, build_tree
 from tests.users import NOBODY
 
@@ -108,10 +110,19 @@ def repo_path(tmp_path: Path) -> Path:
     return tmp_path / "repo"
 
 
+@pytest.fixture(scope="session")
+def prefork(_run_guard: LeakGuard, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefork]:
+    """Return what starts commands quickly."""
+    prefork = Prefork(clean_environment(tmp_path_factory.getbasetemp()))
+    _run_guard.spare(prefork.pid)
+    yield prefork
+    prefork.close()
+
+
 @pytest.fixture
-def run_fsview(tmp_path: Path) -> RunFsview:
+def run_fsview(tmp_path: Path, prefork: Prefork) -> RunFsview:
     """Return `tests.running.run_cli` with this test's directory as home and working directory."""
-    return functools.partial(run_cli, tmp_path)
+    return functools.partial(run_cli, tmp_path, prefork=prefork)
 
 
 @pytest.fixture

@@ -41,6 +41,10 @@ class LeakGuard:
         """Return the processes and mounts of this run."""
         return Survey(frozenset(self._processes()), frozenset(mounts_below(self._base)))
 
+    def spare(self, pid: int) -> None:
+        """Leave a process alone that serves all tests; what it starts is not left alone."""
+        self._known[pid] = False
+
     def sweep(self, before: Survey, grace_s: float = 5.0) -> list[str]:
         """Wait up to *grace_s* for what is not in *before* to end, end the rest, return one line for each of it."""
         left = _since(before, self.survey())

@@ -12,6 +12,7 @@ from typing import Protocol
 import pytest
 
 from tests.leaks import TOKEN_NAME
+from tests.prefork import Prefork
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -40,21 +41,21 @@ def run_cli(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     timeout_s: float = 120,
+    prefork: Prefork | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run `fsview ARGUMENTS` of this checkout; fail the test unless it exits with *status* (None: any will do).
 
     The environment is a clean one (UTC, C.UTF-8, *home*, no FSVIEW_REPO) plus *env*; *repo* sets FSVIEW_REPO. The
     working directory is *cwd*, else *home*. Output that is not UTF-8 is decoded with surrogateescape, line ends are
-    left alone: os.fsencode(result.stdout) gives the exact bytes.
+    left alone: os.fsencode(result.stdout) gives the exact bytes. With *prefork* that forks it, if it can.
     """
-    done = subprocess.run(
-        [*_program(), *arguments],
-        input=os.fsencode(input),
-        capture_output=True,
-        env=clean_environment(home) | ({"FSVIEW_REPO": str(repo)} if repo else {}) | dict(env or {}),
-        cwd=cwd or home,
-        timeout=timeout_s,
-    )
+    environment = clean_environment(home) | ({"FSVIEW_REPO": str(repo)} if repo else {}) | dict(env or {})
+    where, data = cwd or home, os.fsencode(input)
+    if prefork is not None and prefork.can(environment):
+        done = prefork.run(arguments, input=data, env=environment, cwd=where, timeout=timeout_s)
+    else:
+        command = [*_program(), *arguments]
+        done = subprocess.run(command, input=data, capture_output=True, env=environment, cwd=where, timeout=timeout_s)
     result = subprocess.CompletedProcess(done.args, done.returncode, os.fsdecode(done.stdout), os.fsdecode(done.stderr))
     if status is not None and result.returncode != status:
         pytest.fail(
