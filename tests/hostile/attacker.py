@@ -1,4 +1,7 @@
-"""Another user, who does something again and again while root works on a tree in which he owns a directory."""
+"""Another user, who does something again and again while root works on a tree in which he owns a directory.
+
+Such a test is a campaign: a long one in the torture, by the mark CAMPAIGN, and a short one in the suite.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from store.libc import RENAME_EXCHANGE, renameat2
 from tests.users import NOBODY, User, start_as
 
 SECRET = b"root's own\n"
-_HANG_S = 120
+CAMPAIGN = pytest.mark.parametrize(
+    "runs", [pytest.param(25, id="short"), pytest.param(400, id="long", marks=pytest.mark.torture)]
+)
+_HANG_S = 300
 
 
 @dataclass(frozen=True)

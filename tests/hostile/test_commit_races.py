@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from hashlib import sha256
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from store.errors import SourceError
 from store.objects import Checksum
 from store.repository import Repository
 from tests.committing import commit_tree
-from tests.hostile.attacker import Attack, attacking
+from tests.hostile.attacker import CAMPAIGN, Attack, attacking
 from tests.marks import needs_root
 from tests.readback import committed_snapshot
 from tests.users import NOBODY
@@ -25,7 +26,6 @@ pytestmark = needs_root
 
 SECRET = b"root alone may read this"
 FILES = 40
-RUNS = 200
 
 
 @pytest.fixture
@@ -116,7 +116,8 @@ def test_another_file_by_the_same_name_is_told(tmp_path: Path, tree: Path, monke
         commit_tree(repository, tree)
 
 
-def test_races(tmp_path: Path, tree: Path, secret: Path) -> None:
+@CAMPAIGN
+def test_races(tmp_path: Path, tree: Path, secret: Path, runs: int) -> None:
     """A user who swaps his directory and a symlink all the time, while root commits it again and again."""
     home = tree / "home"
     (home / "link").symlink_to(secret)
@@ -129,11 +130,12 @@ def test_races(tmp_path: Path, tree: Path, secret: Path) -> None:
     options = DiskOptions(stat_cache=False)
     with Repository.create(tmp_path / "repo") as repository:
         with attacking(Attack(home, swap)):
-            for number in range(RUNS):
+            for number in count():
+                if number >= runs and refused >= runs // 10:  # he was in time, and not seldom
+                    break
                 try:
                     done = commit_tree(repository, tree, options=options, allow_changed=number % 2 == 1)
                     commits.add(done.checksum)
                 except SourceError:
                     refused += 1
         assert_nothing_leaked(repository, commits)
-    assert refused, "he was never in time: this proves nothing"

@@ -20,6 +20,7 @@ from store.repository import Repository
 from store.walking.copy import copy_tree
 from store.walking.remove import remove_tree
 from tests.hostile.attacker import (
+    CAMPAIGN,
     SECRET,
     assert_no_secret_in,
     attacking,
@@ -39,7 +40,6 @@ from tools.sysroot.etc_changes import find_changes
 from tools.sysroot.etc_merge import fingerprint, merge_etc
 from tools.sysroot.trees import write_etc
 
-RUNS = 200
 PRECIOUS = [f"precious-{number}" for number in range(10)]
 
 
@@ -84,10 +84,11 @@ def _his_directory(own: Path, levels: int, files: int = 60) -> Path:
     return slow
 
 
-def test_nothing_is_removed_from_where_a_directory_was_moved_to(grounds: Path) -> None:
+@CAMPAIGN
+def test_nothing_is_removed_from_where_a_directory_was_moved_to(grounds: Path, runs: int) -> None:
     shared = _shared(grounds / "shared")
     expected = snapshot(shared)
-    for run in range(RUNS):
+    for run in range(runs):
         top = grounds / f"top-{run}"
         (top / "srv").mkdir(parents=True)
         slow = _his_directory(top / "srv/own", levels=(0, 1, 40)[run % 3])
@@ -101,10 +102,11 @@ def test_nothing_is_removed_from_where_a_directory_was_moved_to(grounds: Path) -
         assert found == expected, f"in run {run}"
 
 
-def test_a_removal_goes_through_no_symlink(grounds: Path) -> None:
+@CAMPAIGN
+def test_a_removal_goes_through_no_symlink(grounds: Path, runs: int) -> None:
     victim = make_victim(grounds / "victim")
     expected = snapshot(victim)
-    for run in range(RUNS):
+    for run in range(runs):
         top = grounds / f"top-{run}"
         own = top / "own"
         for number in range(40):
@@ -121,7 +123,8 @@ def test_a_removal_goes_through_no_symlink(grounds: Path) -> None:
 # --- copying
 
 
-def test_nothing_outside_is_copied(grounds: Path) -> None:
+@CAMPAIGN
+def test_nothing_outside_is_copied(grounds: Path, runs: int) -> None:
     """By which `deploy --snapshot-var`, `rollback --restore-var` and pristine copies are made."""
     victim, top = make_victim(grounds / "victim"), grounds / "top"
     expected = snapshot(victim)
@@ -130,7 +133,7 @@ def test_nothing_outside_is_copied(grounds: Path) -> None:
     (grounds / "his").mkdir()
     make_his(grounds / "his")
     with attacking(attack, moving_back_and_forth(top / "own/0/d", grounds / "his/d")):
-        for run in range(RUNS):
+        for run in range(runs):
             with allowed_to_fail():
                 copy_tree(top, grounds / f"copy-{run}")
             assert_no_secret_in(grounds / f"copy-{run}")
@@ -138,13 +141,14 @@ def test_nothing_outside_is_copied(grounds: Path) -> None:
     assert snapshot(victim) == expected
 
 
-def test_nothing_outside_is_in_a_throwaway_copy(grounds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@CAMPAIGN
+def test_nothing_outside_is_in_a_throwaway_copy(grounds: Path, monkeypatch: pytest.MonkeyPatch, runs: int) -> None:
     """As `fsview run --ephemeral` makes one of /var where there is no overlay."""
     monkeypatch.setattr(throwaway, "_may_be_overlaid", lambda source: False)
     victim, top = make_victim(grounds / "victim"), grounds / "top"
     top.mkdir()
     with attacking(make_his_tree(top / "own", victim)):
-        for run in range(RUNS):
+        for run in range(runs):
             with allowed_to_fail():
                 throwaway.throwaway(top, grounds / f"home-{run}")
             assert_no_secret_in(grounds / f"home-{run}")
@@ -173,8 +177,9 @@ def test_an_etc_is_not_written_elsewhere(grounds: Path, monkeypatch: pytest.Monk
 # --- the merge of /etc
 
 
+@CAMPAIGN
 @pytest.mark.parametrize("text", [False, True], ids=["", "text"])
-def test_nothing_outside_is_merged(grounds: Path, text: bool) -> None:
+def test_nothing_outside_is_merged(grounds: Path, text: bool, runs: int) -> None:
     victim, own = make_victim(grounds / "victim"), grounds / "own"
     for side in (grounds / "old", grounds / "new"):
         (side / "own/0/swap").mkdir(parents=True)
@@ -184,7 +189,7 @@ def test_nothing_outside_is_merged(grounds: Path, text: bool) -> None:
     own.mkdir()
     attack = make_his_tree(own / "own", victim)
     with attacking(attack):
-        for _ in range(RUNS // 2 if not text else RUNS // 4):
+        for _ in range(runs):
             target = grounds / "target"
             target.mkdir(mode=0o700)
             copy_tree(grounds / "new", target / "etc")

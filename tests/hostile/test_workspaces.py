@@ -8,6 +8,7 @@ import pwd
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 from store.errors import FormatError, FsviewError
 from store.repository import Repository
 from tests.conftest import TreeFactory
-from tests.hostile.attacker import attacking, exchanging
+from tests.hostile.attacker import CAMPAIGN, attacking, exchanging
 from tests.marks import needs_fuse, needs_root
 from tests.running import RunFsview
 from tests.snapshots import snapshot
@@ -286,12 +287,10 @@ def test_mounting_where_the_names_were_exchanged(
     run_fsview("workspace", "remove", work)
 
 
-RUNS = 200
-
-
+@CAMPAIGN
 def test_a_race_with_who_exchanges_it_all_the_time(
     base: Path, nobodys: Path, secret: Path, run_fsview: RunFsview, mount_view: Callable[..., Path],
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, runs: int,
 ) -> None:  # fmt: skip
     """Whichever of the two root meets: his own is used, the other refused, and nothing outside is touched."""
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -306,7 +305,9 @@ def test_a_race_with_who_exchanges_it_all_the_time(
     run_fsview("workspace", "--repo", base, "r", work)
     run_fsview("workspace", "umount", work)
     with attacking(exchanging(nobodys, (b"work.workspace", b"decoy"))):
-        for number in range(RUNS):
+        for number in count():
+            if number >= runs and min(seen.values()) >= runs // 5:
+                break
             try:
                 workspace = load(work)
                 assert workspace.commit == commit and workspace.view is None
@@ -319,12 +320,11 @@ def test_a_race_with_who_exchanges_it_all_the_time(
             except (FsviewError, OSError):
                 seen["refused"] += 1
             assert os.path.ismount(view) and not any(map(os.path.ismount, (secret / "view", secret / "sub", secret)))
-    assert seen["used"] > 10 and seen["refused"] > 10, seen
     if (nobodys / "decoy").stat().st_uid != NOBODY:
         _as_nobody('cd "$1"; mv work.workspace his; mv decoy work.workspace; mv his decoy', nobodys)
     workspaces.unmount(load(work), lazy=True)
     with Repository.open(base) as repository, attacking(exchanging(nobodys, (b"decoy", b"work.workspace"))):
-        for _ in range(RUNS):
+        while True:  # until it was his own
             with suppress(FsviewError, OSError):
                 workspaces.remove(repository, load(work), force=True)
                 break
