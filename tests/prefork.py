@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -60,15 +61,20 @@ class Prefork:
     ) -> subprocess.CompletedProcess[bytes]:
         """Run `fsview WORDS`, as subprocess.run does."""
         texts = [os.fsdecode(word) for word in words]
-        pipes = [os.pipe() for _ in range(4)]  # its standard streams; what is told of it
-        (its_input, ours), *reading = pipes
+        (its_input, to), *backs = [os.pipe() for _ in range(4)]  # its standard streams, and what is told of it
         request = _in_memory({"words": texts, "env": dict(env), "cwd": str(cwd), "umask": _umask()})
-        theirs = [request, its_input, *(write for _, write in reading)]
+        theirs = [request, its_input, *(write for _, write in backs)]
+        conversation = _Conversation(to, input, [read for read, _ in backs])
         try:
             socket.send_fds(self._socket, [b"x"], theirs)
-        finally:
             _close(theirs)
-        out, err, told = _converse(ours, input, [read for read, _ in reading], texts, timeout)
+            in_time = conversation.goes_to_its_end(time.monotonic() + timeout)
+        finally:
+            conversation.close()
+        out, err, told = (bytes(said) for said in conversation.said.values())
+        if not in_time:
+            os.kill(int(told.split()[0]), signal.SIGKILL)
+            raise subprocess.TimeoutExpired(texts, timeout, out, err)
         return subprocess.CompletedProcess(texts, int(told.split()[1]), out, err)
 
 
@@ -88,43 +94,50 @@ def _close(descriptors: Sequence[int]) -> None:
         os.close(descriptor)
 
 
-def _converse(ours: int, data: bytes, reading: list[int], words: list[str], timeout: float) -> list[bytes]:
-    """Write *data* to *ours*, and return what comes from each of *reading* until all of them end."""
-    os.set_blocking(ours, False)
-    found = {read: bytearray() for read in reading}
-    until = time.monotonic() + timeout
-    with selectors.DefaultSelector() as selector:
-        for read in reading:
-            selector.register(read, selectors.EVENT_READ)
-        selector.register(ours, selectors.EVENT_WRITE)
-        while selector.get_map():
-            ready = selector.select(until - time.monotonic())
-            if not ready and time.monotonic() > until:
-                os.kill(int(found[reading[-1]].split()[0]), signal.SIGKILL)
-                raise subprocess.TimeoutExpired(words, timeout)
-            for key, _ in ready:
-                data = _write(selector, ours, data) if key.fd == ours else _read(selector, key.fd, found[key.fd], data)
-    return [bytes(found[read]) for read in reading]
+class _Conversation:
+    """What goes through the pipes to a command, and comes back."""
 
+    def __init__(self, to: int, data: bytes, back: Sequence[int]) -> None:
+        os.set_blocking(to, False)
+        self._data = data
+        self.said = {pipe: bytearray() for pipe in back}
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(to, selectors.EVENT_WRITE)
+        for pipe in back:
+            self._selector.register(pipe, selectors.EVENT_READ)
 
-def _write(selector: selectors.BaseSelector, ours: int, data: bytes) -> bytes:
-    try:
-        data = data[os.write(ours, data[:_CHUNK_BYTES]) :] if data else data
-    except BrokenPipeError:
-        data = b""
-    if not data:
-        selector.unregister(ours)
-        os.close(ours)
-    return data
+    def goes_to_its_end(self, deadline_s: float) -> bool:
+        """Go on until all pipes have ended, or it is too late for that; return which it was."""
+        while self._selector.get_map():
+            ready = self._selector.select(max(0.0, deadline_s - time.monotonic()))
+            for key, event in ready:
+                if (self._writes if event == selectors.EVENT_WRITE else self._reads)(key.fd) == 0:
+                    self._end(key.fd)
+            if not ready:
+                return False
+        return True
 
+    def close(self) -> None:
+        """Close what has not ended."""
+        for key in list(self._selector.get_map().values()):
+            self._end(key.fd)
+        self._selector.close()
 
-def _read(selector: selectors.BaseSelector, descriptor: int, found: bytearray, data: bytes) -> bytes:
-    part = os.read(descriptor, _CHUNK_BYTES)
-    found += part
-    if not part:
-        selector.unregister(descriptor)
-        os.close(descriptor)
-    return data
+    def _writes(self, pipe: int) -> int:
+        """Write some; return how much there is left to write."""
+        with suppress(BrokenPipeError):
+            self._data = self._data[os.write(pipe, self._data[:_CHUNK_BYTES]) :]
+            return len(self._data)
+        return 0
+
+    def _reads(self, pipe: int) -> int:
+        part = os.read(pipe, _CHUNK_BYTES)
+        self.said[pipe] += part
+        return len(part)
+
+    def _end(self, pipe: int) -> None:
+        self._selector.unregister(pipe)
+        os.close(pipe)
 
 
 # In the process itself

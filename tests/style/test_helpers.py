@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import functools
+import io
 import os
 import subprocess
+import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from store.repository import Repository
 from tests.fuse.waits import wait_for
-from tests.leaks import LeakGuard
+from tests.leaks import LeakGuard, open_descriptors
+from tests.marks import needs_fuse
+from tests.prefork import Prefork
+from tests.running import RunFsview, clean_environment, run_cli
 from tests.snapshots import assert_same_tree, differences, snapshot
 from tests.trees import Directory, File, Spec, Special, Symlink, build_tree, supports_xattrs
 
@@ -81,3 +88,63 @@ def test_a_mount_is_found_and_detached(leak_guard: LeakGuard, tmp_path: Path) ->
     subprocess.run(["mount", "-t", "tmpfs", "none", point], check=True)
     assert leak_guard.sweep(before, grace_s=0.1) == [f"{point} is still mounted"]
     assert not os.path.ismount(point)
+
+
+SAME: dict[str, tuple[list[str | bytes], int]] = {
+    "what is said": (["--version"], 0),
+    "an error": (["log", "--repo", "nowhere"], 1),
+    "a word that is not UTF-8": ([b"log", b"--repo", b"\xff"], 1),
+    "what can't be read": (["nonsense"], 2),
+}
+
+
+@pytest.mark.parametrize("case", SAME)
+def test_a_command_that_was_forked_is_as_one_that_was_started(tmp_path: Path, prefork: Prefork, case: str) -> None:
+    words, status = SAME[case]
+    one, other = (run_cli(tmp_path, *words, status=None, prefork=by) for by in (prefork, None))
+    assert (one.returncode, one.stdout, one.stderr) == (other.returncode, other.stdout, other.stderr)
+    assert one.returncode == status and one.args != other.args  # which begin with the program
+
+
+def test_a_forked_command_has_its_own_input_environment_directory_and_umask(tmp_path: Path, prefork: Prefork) -> None:
+    run = functools.partial(run_cli, tmp_path, prefork=prefork, env={"FSVIEW_REPO": "here"}, cwd=tmp_path / "d")
+    (tmp_path / "d").mkdir()
+    os.umask(0o077)
+    run("init", "here")
+    large = os.urandom(300_000)  # more than a pipe holds
+    with io.BytesIO() as file:
+        with tarfile.open(fileobj=file, mode="w") as archive:
+            entry = tarfile.TarInfo("f")
+            entry.size = len(large)
+            archive.addfile(entry, io.BytesIO(large))
+        run("commit", "-b", "main", "--tree=tar=-", input=file.getvalue())
+    run("checkout", "main", "out")
+    assert (tmp_path / "d/out/f").read_bytes() == large
+    assert os.fsencode(run("cat", "main:/f").stdout) == large
+
+
+def test_a_forked_command_that_takes_too_long_is_ended(tmp_path: Path, prefork: Prefork, leak_guard: LeakGuard) -> None:
+    before, descriptors = leak_guard.survey(), open_descriptors()
+    with Repository.create(tmp_path / "repo") as repository, repository.lock(exclusive=True):
+        with pytest.raises(subprocess.TimeoutExpired):
+            run_cli(tmp_path, "prune", "--repo", tmp_path / "repo", prefork=prefork, timeout_s=0.5)
+        wait_for(lambda: leak_guard.survey() == before)
+    assert open_descriptors() == descriptors
+
+
+@needs_fuse
+def test_what_a_forked_command_leaves_is_found(
+    tmp_path: Path, leak_guard: LeakGuard, run_fsview: RunFsview, make_repo: Callable[..., Path]
+) -> None:
+    before = leak_guard.survey()
+    (point := tmp_path / "mnt").mkdir()
+    run_fsview("mount", make_repo(), point)
+    assert f"{point} is still mounted" in leak_guard.sweep(before, grace_s=0.1)
+    assert leak_guard.survey() == before
+
+
+def test_where_a_fork_would_differ_a_command_is_started(prefork: Prefork, tmp_path: Path) -> None:
+    usual = clean_environment(tmp_path)
+    assert prefork.can(usual | {"XDG_STATE_HOME": "/x"})
+    for name in ("LC_ALL", "LANG", "PYTHONUTF8"):
+        assert not prefork.can(usual | {name: "0"})
