@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -56,15 +57,22 @@ class Sample:
             self.loose = repository.loose_path(self.record.checksum)
 
 
-@pytest.fixture
-def sample(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Sample:
-    """Return a repository that the test may break."""
-    repo = str(tmp_path / "repo")
-    assert run(["init", repo]) == 0
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a repository of two commits, to be copied."""
+    top = tmp_path_factory.mktemp("check")
+    assert run(["init", str(top / "repo")]) == 0
     for subject in ("one", "two"):
-        tree = build_tree(tmp_path / subject, {**TREE, subject: subject.encode()})
-        assert run(["commit", "--repo", repo, "-b", "x/main", "-s", subject, "--timestamp=@0", str(tree)]) == 0
-    capsys.readouterr()
+        tree = build_tree(top / subject, {**TREE, subject: subject.encode()})
+        words = ["-b", "x/main", "-s", subject, "--timestamp=@0", str(tree)]
+        assert run(["commit", "--repo", str(top / "repo"), *words]) == 0
+    return top / "repo"
+
+
+@pytest.fixture
+def sample(tmp_path: Path, made: Path, capsys: pytest.CaptureFixture[str]) -> Sample:
+    """Return a repository that the test may break."""
+    shutil.copytree(made, tmp_path / "repo")
     return Sample(tmp_path / "repo")
 
 

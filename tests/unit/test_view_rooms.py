@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -109,10 +110,19 @@ def view_of(repository: Repository) -> View:
     return View(repository, uid=10, gid=20, now_s=lambda: NOW_S, status={b"stats.json": lambda: b"{}\n"})
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Checksum]]:
+    """Return a repository with the commits of `Sample`, to be copied, and their checksums."""
+    path = tmp_path_factory.mktemp("rooms") / "repo"
+    with Repository.create(path) as repository:
+        return path, build(repository)
+
+
 @pytest.fixture
-def sample(tmp_path: Path) -> Iterator[Sample]:
-    with Repository.create(tmp_path / "repo") as repository:
-        yield Sample(repository, view_of(repository), build(repository))
+def sample(tmp_path: Path, made: tuple[Path, list[Checksum]]) -> Iterator[Sample]:
+    shutil.copytree(made[0], tmp_path / "repo")
+    with Repository.open(tmp_path / "repo") as repository:
+        yield Sample(repository, view_of(repository), list(made[1]))
 
 
 def test_history_has_the_commits_of_each_ref(sample: Sample) -> None:
