@@ -19,6 +19,7 @@ from pathlib import Path
 
 TOKEN_NAME = "FSVIEW_TEST_RUN"
 _KEPT = (b"multiprocessing.resource_tracker", b"multiprocessing.forkserver")  # Python's own, one for each run
+_PF_KTHREAD = 0x200000  # linux/sched.h
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class LeakGuard:
         while (left.processes or left.mounts) and time.monotonic() < deadline:
             time.sleep(0.02)
             left = _since(before, self.survey())
+        if not left.processes and not left.mounts:
+            return []
         report = [f"process {pid} still runs: {_command_line(pid)}" for pid in sorted(left.processes)]
         report += [f"{mount} is still mounted" for mount in sorted(left.mounts)]
         for mount in sorted(left.mounts, reverse=True):  # the inner ones first
@@ -66,8 +69,8 @@ class LeakGuard:
         self._known = {pid: ours for pid, ours in self._known.items() if pid in pids}
         for pid in pids - self._known.keys():
             is_ours = self._is_ours(pid)
-            if is_ours or _read(pid, "environ"):  # else in the middle of exec, perhaps: to be asked again
-                self._known[pid] = is_ours
+            if is_ours or _read(pid, "environ") or _is_of_the_kernel(pid):
+                self._known[pid] = is_ours  # else it is in the middle of exec, perhaps: to be asked again
         return {pid for pid in pids if self._known.get(pid) and not _is_zombie(pid)}
 
     def _is_ours(self, pid: int) -> bool:
@@ -132,6 +135,11 @@ def _stat_fields(pid: int) -> list[bytes]:
 def _is_zombie(pid: int) -> bool:
     fields = _stat_fields(pid)
     return not fields or fields[0] in (b"Z", b"X")
+
+
+def _is_of_the_kernel(pid: int) -> bool:
+    fields = _stat_fields(pid)
+    return bool(fields) and int(fields[6]) & _PF_KTHREAD != 0
 
 
 def _descends_from(pid: int, ancestor: int) -> bool:
