@@ -19,6 +19,7 @@ from typing import Final, NoReturn
 
 from fsview.kernel_reads import cover
 from fsview.log import LogFile, is_journal, log_to_file, log_to_stderr
+from fsview.mounting import OPEN, open_unfollowed
 from fsview.mountpoint import server_pid, unmount
 from fsview.options import MountOptions
 from fsview.server import serve
@@ -55,14 +56,17 @@ def start(
     report = json.loads(message)
     if "error" in report:
         raise _raised(report["error"], report["text"])
-    _check_answers(point, report["pid"], log_path)
-    if options.kernel_reads:
-        _cover(repository_path, point, options)
-
-
-def _cover(repository_path: Path, point: Path, options: MountOptions) -> None:
+    view = _open_view(point, report["pid"], log_path)
     try:
-        cover(point, repository_path, options.flags())
+        if options.kernel_reads:
+            _cover(repository_path, point, view, options)
+    finally:
+        os.close(view)
+
+
+def _cover(repository_path: Path, point: Path, view: int, options: MountOptions) -> None:
+    try:
+        cover(view, point, repository_path, options.flags())
     except BaseException:
         unmount(point)
         raise
@@ -151,15 +155,18 @@ def _raised(class_name: str, text: str) -> FsviewError:
     return error
 
 
-def _check_answers(point: Path, pid: int, log_path: Path) -> None:
-    """Look through the mount as anybody would.
+def _open_view(point: Path, pid: int, log_path: Path) -> int:
+    """Look through the mount as anybody would; return it open.
 
     Raises:
         MountError: it doesn't answer, or is not ours.
     """
     try:
-        os.listdir(point)
+        view = open_unfollowed(Path(os.path.realpath(point)))
+        os.listdir(f"{OPEN}{view}")
     except OSError as error:
         raise MountError(f"the view at {point} does not answer ({error.strerror}); see {log_path}") from error
-    if server_pid(point) != pid:
+    if server_pid(Path(f"{OPEN}{view}")) != pid:
+        os.close(view)
         raise MountError(f"something else is mounted at {point}, over the view; see 'findmnt {point}'")
+    return view

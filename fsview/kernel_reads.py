@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from fsview.mountinfo import COVER, is_covered
-from fsview.mounting import detach, mount_overlay
+from fsview.mounting import OPEN, detach, mount_overlay
 from store.errors import MountError
 from store.objects import Checksum
 
@@ -43,18 +43,20 @@ def note(name: bytes, checksum: Checksum) -> bytes | None:
     return f"/{text[:2]}/{text[2:]}".encode() if name in (REDIRECT, _USER_REDIRECT) else None
 
 
-def cover(point: Path, repository: Path, flags: Iterable[str]) -> None:
-    """Lay the overlay over the view at *point*, which must answer already; *flags* as in `mounting.mount`.
+def cover(view: int, point: Path, repository: Path, flags: Iterable[str]) -> None:
+    """Lay the overlay over the view, which is open and answers already; *flags* as in `mounting.mount`.
+
+    *point*: where it is, for errors. Who owns a directory on the way there can have it lead elsewhere by now.
 
     Raises:
         MountError: the kernel refused.
     """
-    real = os.path.realpath(point)
-    lower = f"{_escaped(real)}::{_escaped(os.path.realpath(repository / 'objects'))}"
+    here = f"{OPEN}{view}"
+    lower = f"{here}::{_escaped(os.path.realpath(repository / 'objects'))}"
     try:
-        mount_overlay(real, COVER, flags, f"lowerdir={lower},metacopy=on,redirect_dir=on")
+        mount_overlay(here, point, COVER, flags, f"lowerdir={lower},metacopy=on,redirect_dir=on")
     except MountError:
-        mount_overlay(real, COVER, flags, f"lowerdir={lower},userxattr")
+        mount_overlay(here, point, COVER, flags, f"lowerdir={lower},userxattr")
 
 
 def uncover(real: str, *, lazy: bool) -> None:

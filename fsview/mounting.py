@@ -13,6 +13,7 @@ import stat
 import subprocess
 from collections.abc import Iterable
 from errno import EBUSY, ENOENT, EPERM
+from pathlib import Path
 from typing import Final
 
 from store.errors import MountError
@@ -25,7 +26,7 @@ HELPER: Final = "fusermount3"
 
 _FLAGS: Final = {"ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8}  # MS_…
 _MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
-_OPEN: Final = "/proc/self/fd/"  # what is open, or in it
+OPEN: Final = "/proc/self/fd/"  # what is open, or in it
 _REMOUNT, _BIND = 32, 4096  # MS_…
 
 
@@ -46,16 +47,16 @@ def mount(
     """
     if os.geteuid() != 0:
         return _mount_by_helper(point, source, flags, options)
-    return _mount_as_root(point if place is None else f"/proc/self/fd/{place}", source, flags, options)
+    return _mount_as_root(point if place is None else f"{OPEN}{place}", source, flags, options)
 
 
-def mount_overlay(point: str, source: str, flags: Iterable[str], options: str) -> None:
-    """Mount an overlay at *point*, an absolute path; for root.
+def mount_overlay(where: str, point: Path, source: str, flags: Iterable[str], options: str) -> None:
+    """Mount an overlay at *where*, an absolute path; for root. *point* is how errors call that.
 
     Raises:
         MountError: the kernel refused.
     """
-    arguments = (source.encode(), os.fsencode(point), b"overlay", _bits(flags), os.fsencode(options))
+    arguments = (source.encode(), os.fsencode(where), b"overlay", _bits(flags), os.fsencode(options))
     number = _call("mount", *arguments)
     if number:
         raise MountError(f"no overlay can be mounted at {point}: {os.strerror(number)}; it takes Linux 6.6 or newer")
@@ -73,6 +74,19 @@ def bind_read_only(source: str, point: str) -> None:
         number = _call("mount", None, os.fsencode(point), None, _REMOUNT | _BIND | flags | _bits(["ro"]), None)
     if number:
         raise MountError(f"{source} can't be shown at {point}: {os.strerror(number)}")
+
+
+def open_unfollowed(directory: Path) -> int:
+    """Open a directory by an absolute path, through no symlink: where there is one now, somebody has just put it.
+
+    Raises:
+        OSError: it is not there, or no directory; ELOOP: there is a symlink on the way.
+    """
+    top = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return open_beneath(top, os.fsencode(directory).lstrip(b"/"), PLACE | os.O_DIRECTORY)
+    finally:
+        os.close(top)
 
 
 def detach(point: str, *, lazy: bool) -> None:
@@ -96,18 +110,15 @@ def detach(point: str, *, lazy: bool) -> None:
 
 def _unmount_as_root(point: str, flags: int) -> int:
     """Unmount what is at *point*; return the errno. A symlink on the way is new, and is not followed."""
-    if point.startswith(_OPEN):
+    if point.startswith(OPEN):
         return _call("umount2", os.fsencode(point), flags)
     above, name = os.path.split(os.path.abspath(point))
-    top = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        directory = open_beneath(top, os.fsencode(above).lstrip(b"/"), PLACE | os.O_DIRECTORY)
+        directory = open_unfollowed(Path(above))
     except OSError as error:
         return error.errno or ENOENT
-    finally:
-        os.close(top)
     try:
-        return _call("umount2", os.fsencode(f"{_OPEN}{directory}/{name}"), flags)
+        return _call("umount2", os.fsencode(f"{OPEN}{directory}/{name}"), flags)
     finally:
         os.close(directory)
 

@@ -23,7 +23,7 @@ from urllib.parse import quote
 from fsview.asking import ask
 from fsview.kernel_reads import uncover
 from fsview.mountinfo import Mount, mount_at, mount_in, real_point
-from fsview.mounting import DEVICE, HELPER, KIND, InUseError, detach
+from fsview.mounting import DEVICE, HELPER, KIND, OPEN, InUseError, detach, open_unfollowed
 from store.errors import MountError
 
 PID_MARK: Final = b"user.fsview.pid"
@@ -47,8 +47,11 @@ def source_name(repository: Path) -> str:
     return quote(os.fsencode(repository), safe="/+-_.@:~=")
 
 
-def check_mount_point(point: Path, repository: Path) -> None:
-    """Refuse a directory that a view can't be mounted on; end a view there whose server was killed.
+def open_mount_point(point: Path, repository: Path, place: int | None = None) -> int:
+    """Open the directory *point*, a path without symlinks, or take it as it is open already as *place*.
+
+    A directory that a view can't be mounted on is refused; a view there whose server was killed is ended. Who owns a
+    directory on the way may exchange it at any time: what counts is what is open.
 
     Raises:
         MountError: it is missing, not an empty directory, or something is mounted there.
@@ -61,7 +64,8 @@ def check_mount_point(point: Path, repository: Path) -> None:
     if mount is not None:
         raise MountError(_in_the_way(mount, point, repository))
     try:
-        is_empty = not os.listdir(point)
+        place = open_unfollowed(point) if place is None else place
+        is_empty = not os.listdir(f"{OPEN}{place}")
     except FileNotFoundError:
         raise MountError(f"the mount point {point} does not exist; make it: mkdir -p {point}") from None
     except NotADirectoryError:
@@ -72,6 +76,7 @@ def check_mount_point(point: Path, repository: Path) -> None:
         raise MountError(f"the mount point {point} is not empty, and a mount would hide what is there; name another")
     if os.geteuid() != 0 and not os.access(point, os.W_OK):
         raise MountError(f"the mount point {point} is not yours: only root mounts where it can't write; name another")
+    return place
 
 
 def check_machine(*, allow_other: bool, suid_or_dev: bool = False, kernel_reads: bool = False) -> None:
@@ -171,7 +176,7 @@ def _real(point: Path, directory: int | None) -> str:
 
 
 def _reach(point: Path, directory: int | None) -> Path:
-    return point if directory is None else Path(f"/proc/self/fd/{directory}", point.name)
+    return point if directory is None else Path(f"{OPEN}{directory}", point.name)
 
 
 def server_pid(point: Path) -> int | None:

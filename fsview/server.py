@@ -22,7 +22,7 @@ from fsview.mountpoint import (
     ROOT_MARK,
     STATUS_MARK,
     check_machine,
-    check_mount_point,
+    open_mount_point,
     source_name,
 )  # fmt: skip
 from fsview.notify import is_watched, notify
@@ -61,7 +61,7 @@ def serve(
     check_machine(
         allow_other=options.allow_other, suid_or_dev=options.suid or options.dev, kernel_reads=options.kernel_reads
     )
-    check_mount_point(point, repository_path)
+    place = open_mount_point(point, repository_path, place)
     pinned = _look_ahead(repository_path, options)
     # Given handles, overlayfs asks by handle for the file that it copied up, when the kernel has forgotten it, and the
     # second look at the copy is ESTALE, without a request. Without handles it does not ask (Linux 6.18).
@@ -70,8 +70,7 @@ def serve(
     )
     with signals_held():
         device = mount(str(point), source_name(repository_path), options.flags(), options.names(), place)
-        if place is not None:
-            os.close(place)  # it is below the view, now, and would be held
+        os.close(place)  # it is below the view, now, and would be held
         try:
             descriptor = connect(operations, device)
         except BaseException:
