@@ -1,4 +1,8 @@
-"""Three versions of a text, merged line by line by `git merge-file`, where their changes don't overlap."""
+"""Three versions of a text, merged line by line by `git merge-file`, where their changes don't overlap.
+
+git reads settings of the current directory's repository, which with sudo may be the caller's, and of the home, which
+may be his as well. Settings can have git fail, or write its traces to any file. So it gets none.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +34,8 @@ def merge_text(old: Node, own: Node, new: Node) -> bytes | None:
             if any(_lines(file) > _TEXT_LINES_MAX for file in files):
                 return None
             names = [f"/proc/self/fd/{file}" for file in files]
-            done = subprocess.run(["git", "merge-file", "-p", *names], pass_fds=files, capture_output=True, check=False)
+            command = ["git", "merge-file", "-p", *names]
+            done = subprocess.run(command, cwd="/", env=_environment(), pass_fds=files, capture_output=True, check=False)
     except FileNotFoundError as error:
         if error.filename != "git":
             raise
@@ -38,6 +43,12 @@ def merge_text(old: Node, own: Node, new: Node) -> bytes | None:
     if done.returncode != 0 or b"\0" in done.stdout:  # the number of overlaps; git seeks a NUL only at the beginning
         return None
     return done.stdout
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment without what leads git to settings or repositories."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    return kept | {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
 
 
 def _lines(file: int) -> int:
