@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Callable
 from errno import ECONNABORTED, ENODATA, ENOTCONN
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -58,13 +59,16 @@ def locate(path: str) -> Located:
         raise
 
 
-def is_in_view(path: str) -> bool:
-    """Whether *path* leads into a mounted view, be there something at it, be the view's server alive, or not."""
+def is_in_view(path: str, believes: Callable[[int], bool]) -> bool:
+    """Whether *path* leads into a mounted view, be there something at it, be the view's server alive, or not.
+
+    Only views count of users whom the caller *believes*.
+    """
     try:
         mount = mount_over(mounts(), os.path.realpath(path))
     except OSError:  # it is relative, and the current directory was deleted
         return False
-    return mount is not None and mount.kind == KIND
+    return mount is not None and mount.kind == KIND and mount.owner is not None and believes(mount.owner)
 
 
 def view_of(path: str) -> Path:

@@ -2,7 +2,8 @@
 
 A word is a path if it begins with "/" or ".", as no revision does. Another one with a "/" in it is a path if it leads
 into a mounted view, unless it is a revision of the repository that was named. The repository is then the view's:
-against FSVIEW_REPO and the current directory, which are mere defaults, but not against --repo.
+against FSVIEW_REPO and the current directory, which are mere defaults, but not against --repo. What looks like a
+revision is none of a view that somebody else mounted, who might have put it where root is: there it takes a "./".
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 import click
 
 from fsview.locate import Located, is_in_view, locate
+from store.entrance import is_trusted
 from store.errors import FsviewError, InvalidNameError
 from tools.parameters import find_repository, given_repository, named_repository
 
@@ -68,7 +70,7 @@ def located(word: str, repository: Path | None) -> Located | None:
     Raises:
         NotFoundError, MountError: as `locate` does.
     """
-    if not word.startswith(("/", ".")) and (not is_in_view(word) or _is_revision(word, repository)):
+    if not word.startswith(("/", ".")) and (not is_in_view(word, is_trusted) or _is_revision(word, repository)):
         return None
     return locate(word)
 

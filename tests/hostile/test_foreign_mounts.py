@@ -111,6 +111,20 @@ def test_a_path_in_it_leads_to_no_repository_of_theirs(
     assert secret.read_bytes() == b"root's"
 
 
+def test_a_word_that_could_be_a_revision_is_no_path_in_it(
+    point: Path, make_repo: Callable[..., Path], run_fsview: RunFsview, tree_factory: TreeFactory
+) -> None:
+    """A user mounts where root is going to name a ref, in /tmp say: root would get a commit that the user chose."""
+    repo = make_repo()
+    commit = run_fsview("commit", "-b", "r", tree_factory({"a": b"a"}), repo=repo).stdout.strip()
+    marks = {"user.fsview.repository": str(repo).encode(), "user.fsview.root": commit.encode()}
+    with fake_view(point, marks):
+        said = run_fsview("rev-parse", f"{point.name}/a", repo=repo, cwd=point.parent, status=1)
+        assert said.stdout == "" and "theirs/a" in said.stderr
+        named = run_fsview("rev-parse", f"./{point.name}/a", repo=repo, cwd=point.parent)
+        assert named.stdout == run_fsview("rev-parse", f"{commit}:/a", repo=repo).stdout
+
+
 def _give_to_nobody(path: Path) -> None:
     os.chown(path, NOBODY, NOBODY)
 
