@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import os
 import re
+import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
 COVER: Final = "fsview-kernel-reads"  # the source of overlays over views, see fsview/kernel_reads.py
 _OWNER: Final = re.compile(r"\buser_id=([0-9]+)")
 _NETWORK: Final = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "9p", "afs", "gfs2", "ocfs2", "lustre", "virtiofs"}
+_KEEPING_CTIMES: Final = {
+    "ext2", "ext3", "ext4", "xfs", "btrfs", "bcachefs", "zfs", "f2fs", "jfs", "nilfs2", "reiserfs", "tmpfs", "ramfs",
+    "overlay",
+}  # fmt: skip
+_PLUGGED: Final = re.compile(r"loop[0-9]+|sr[0-9]+|usb[0-9]+")
 
 
 class Mount(NamedTuple):
@@ -91,10 +98,37 @@ def mount_over(all_mounts: list[Mount], real: str) -> Mount | None:
     return max(reversed(inside), key=lambda mount: len(mount.point), default=None)
 
 
-def has_reliable_times(path: Path) -> bool:
-    """Whether an unchanged ctime means an unchanged file: not on FUSE and network file systems."""
+def is_shared(path: Path) -> bool:
+    """Whether what *path* lies in is on FUSE or a network file system: others may change it behind the kernel's back."""
     mount = mount_of(path)
-    return mount is not None and not mount.kind.startswith("fuse") and mount.kind not in _NETWORK
+    return mount is None or _is_served(mount)
+
+
+def has_reliable_times(descriptor: int) -> bool:
+    """Whether an unchanged device, inode and ctime mean an unchanged file, where something is open.
+
+    So it is on file systems that set the ctime at each change and store it; FAT, say, stores none, and those that are
+    read-only have times that whoever made the image chose. A disk that can be exchanged for another one, such as an
+    image in a file, may have two files with the same numbers.
+    """
+    number = _mount_number(descriptor)
+    mount = next((one for one in _all_mounts() if one.number == number), None)
+    return mount is not None and mount.kind in _KEEPING_CTIMES and not _may_be_exchanged(mount)
+
+
+def _is_served(mount: Mount) -> bool:
+    return mount.kind.startswith("fuse") or mount.kind in _NETWORK
+
+
+def _may_be_exchanged(mount: Mount) -> bool:
+    """Whether the disk is an image in a file, or one that is plugged in."""
+    device = mount.device
+    with suppress(OSError):  # tmpfs has no disk; btrfs has one, and another device number
+        status = os.stat(mount.source)
+        if stat.S_ISBLK(status.st_mode):
+            device = f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
+    names = os.path.realpath(f"/sys/dev/block/{device}").split("/")
+    return any(_PLUGGED.fullmatch(name) for name in names)
 
 
 def _all_mounts() -> list[Mount]:

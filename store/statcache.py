@@ -12,8 +12,8 @@ A file is taken as unchanged when all eight numbers of its stat are the same. Th
 the same moment as it was scanned, when its times couldn't change any more (git calls such an entry racy): an entry
 whose change time is not RACY_NS before the scan that saw it has no ids.
 
-Its limits: a clock that was set back, a write through mmap whose times the kernel has not yet updated, and a file
-system that keeps no times of its own. The caller leaves it out on FUSE and network file systems.
+Its limits: a clock that was set back, and a write through mmap whose times the kernel has not yet updated. The caller
+uses it only where the ctime can be relied on: `fsview.mountinfo.has_reliable_times`.
 """
 
 from __future__ import annotations

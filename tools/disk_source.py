@@ -44,10 +44,10 @@ class DiskScan:
     changed: list[bytes] = field(default_factory=list)
     _reliable: dict[int, bool] = field(default_factory=dict)
 
-    def uses_cache(self, device: int, path: bytes) -> bool:
-        """Whether the stat cache may be used on this device: not on FUSE and network file systems."""
+    def uses_cache(self, device: int, descriptor: int) -> bool:
+        """Whether the stat cache may be used on this device, where something is open."""
         if device not in self._reliable:
-            self._reliable[device] = self.options.stat_cache and has_reliable_times(Path(os.fsdecode(path)))
+            self._reliable[device] = self.options.stat_cache and has_reliable_times(descriptor)
         return self._reliable[device]
 
 
@@ -142,7 +142,7 @@ class DiskDirectory:
         rows = self._wanted(entries or [])
         stats = [pack_stat(status) for _, status in rows]
         record = None
-        if scan.uses_cache(self._status.st_dev, self.path):
+        if scan.uses_cache(self._status.st_dev, self._here):
             scanned.stat_key = stat_key(self.path, scan.options.recipe.key)
             with scan.database.reading() as reading:
                 value = reading.get(b"stat", scanned.stat_key)

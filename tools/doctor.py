@@ -19,7 +19,7 @@ from typing import Final
 
 import click
 
-from fsview.mountinfo import has_reliable_times, mount_of
+from fsview.mountinfo import is_shared, mount_of
 from store.errors import FsviewError
 from store.findings import Finding
 from tools.parameters import named_repository
@@ -234,7 +234,7 @@ def _place(path: Path) -> Iterator[Diagnosis]:
     enough = free >= _ROOM_BYTES
     mend = "" if enough else f"df -h {path}"
     yield Diagnosis(State.FINE if enough else State.HINT, "room", f"{size_text(free)} are free", mend)
-    if not has_reliable_times(path):
+    if is_shared(path):
         mount = mount_of(path)
         text = f"it is {mount.kind if mount else 'unknown'}: an index there must not be used by two machines at once"
         yield Diagnosis(State.HINT, "file system", text, "keep the repository on a local disk")
