@@ -16,6 +16,7 @@ from store.errors import FormatError
 LEVELS_MAX: Final = 10_000  # directories inside each other, the root not counted
 PATH_BYTES_MAX: Final = 32 << 10  # of a path in a tree, with its leading "/"
 METADATA_BYTES_MAX: Final = 10 << 20  # of a commit object, and of its detached metadata; as OSTree has had it
+XATTRS_BYTES_MAX: Final = 1 << 20  # of a file's names and values together; the kernel lets there be 4000 times 64 KiB
 SMALL_FILE_BYTES_MAX: Final = 1 << 20  # of files that hold settings, notes or keys
 _SHOWN_BYTES: Final = 255
 

@@ -162,34 +162,36 @@ class DiskDirectory:
         A directory that changes under our hands is read again: a listing may lack a name that was only moved.
         """
         before = self._status
-        for _ in range(_TRIES):
+        for tries_left in reversed(range(_TRIES)):
             try:
-                found = self._read()
+                found, gone = self._read()
                 after = os.fstat(self._here)
                 if not after.st_nlink:  # it was deleted, and only we still have it
                     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
             except OSError as error:
                 self._complain(self.path, error)
                 return None if error.errno in GONE_ERRORS else []
-            if pack_stat(before) == pack_stat(after):
+            if pack_stat(before) == pack_stat(after) and not (gone and tries_left):
+                self._scan.vanished += gone
                 return sorted(found)
             self._status = before = after
             self._meta_id = None
         self._scan.changed.append(self.path)
         return sorted(found)
 
-    def _read(self) -> list[tuple[bytes, os.stat_result]]:
-        found = []
+    def _read(self) -> tuple[list[tuple[bytes, os.stat_result]], list[bytes]]:
+        """Return name and stat of what is here, and the paths of what is listed, but not there."""
+        found, gone = [], []
         with os.scandir(self._here) as entries:
             for entry in entries:
                 name = os.fsencode(entry.name)
                 try:
                     found.append((name, entry.stat(follow_symlinks=False)))
                 except FileNotFoundError:
-                    continue  # the directory changed, then, and is read again
+                    gone.append(os.path.join(self.path, name))
                 except OSError as error:
                     self._complain(os.path.join(self.path, name), error)
-        return found
+        return found, gone
 
     def _complain(self, path: bytes, error: OSError) -> None:
         if error.errno in GONE_ERRORS and path != self._scan.root:

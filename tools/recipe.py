@@ -8,9 +8,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from fsview.overlay_xattrs import unescaped
+from store.bounds import XATTRS_BYTES_MAX
 from store.objects import DirMeta, FileHeader, Xattrs
 
 _CANONICAL_BITS = 0o755
@@ -74,18 +76,32 @@ class Recipe:
 
 
 def read_xattrs(file: int | bytes, *, follow: bool = False) -> Xattrs:
-    """Return the xattrs of a descriptor, or of a path; () where there can't be any."""
+    """Return the xattrs of a descriptor, or of a path; () where there can't be any.
+
+    Raises:
+        OSError: also E2BIG, if they are more than a commit holds.
+    """
     follow = follow or isinstance(file, int)
     try:
         names = os.listxattr(file, follow_symlinks=follow)
         if not names:
             return ()
-        pairs = ((os.fsencode(name), _value(file, name, follow)) for name in names)
-        return tuple(sorted(pair for pair in pairs if pair[1]))
+        return tuple(sorted(_bounded((os.fsencode(name), _value(file, name, follow)) for name in names)))
     except OSError as error:
         if error.errno in (errno.ENOTSUP, errno.ENOSYS):
             return ()
         raise
+
+
+def _bounded(pairs: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the pairs that have a value, as long as there aren't too many."""
+    left = XATTRS_BYTES_MAX
+    for name, value in pairs:
+        left -= len(name) + len(value)
+        if left < 0:
+            raise OSError(errno.E2BIG, f"it has more than {XATTRS_BYTES_MAX >> 20} MiB of extended attributes")
+        if value:
+            yield name, value
 
 
 def _value(file: int | bytes, name: str, follow: bool) -> bytes:
