@@ -200,11 +200,11 @@ def test_a_directory_is_listed_again_until_it_holds_still(
     tree = tree_factory({"d": {"old name": b"here"}})
     real = DiskDirectory._read
 
-    def miss_it_once(self: DiskDirectory) -> list[tuple[bytes, os.stat_result]]:
+    def miss_it_once(self: DiskDirectory) -> tuple[list[tuple[bytes, os.stat_result]], list[bytes]]:
         found = real(self)
         if (tree / "d/old name").exists() and self.path.endswith(b"/d"):
             (tree / "d/old name").rename(tree / "d/new name")
-            return []
+            return [], []
         return found
 
     monkeypatch.setattr(DiskDirectory, "_read", miss_it_once)
