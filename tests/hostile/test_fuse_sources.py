@@ -12,7 +12,17 @@ from pathlib import Path
 import pytest
 
 from tests.hostile.fake_view import (
-    GETATTR, GETXATTR, INIT, INIT_REPLY, LISTXATTR, LOOKUP, READDIR, attributes, entry_reply, serving, value_reply,
+    GETATTR,
+    GETXATTR,
+    INIT,
+    INIT_REPLY,
+    LISTXATTR,
+    LOOKUP,
+    READDIR,
+    attributes,
+    entry_reply,
+    serving,
+    value_reply,
 )  # fmt: skip
 from tests.marks import needs_fuse, needs_root
 from tests.running import RunFsview

@@ -35,7 +35,9 @@ def merge_text(old: Node, own: Node, new: Node) -> bytes | None:
                 return None
             names = [f"/proc/self/fd/{file}" for file in files]
             command = ["git", "merge-file", "-p", *names]
-            done = subprocess.run(command, cwd="/", env=_environment(), pass_fds=files, capture_output=True, check=False)
+            done = subprocess.run(
+                command, cwd="/", env=_environment(), pass_fds=files, capture_output=True, check=False
+            )
     except FileNotFoundError as error:
         if error.filename != "git":
             raise
