@@ -99,7 +99,7 @@ def mount_over(all_mounts: list[Mount], real: str) -> Mount | None:
 
 
 def is_shared(path: Path) -> bool:
-    """Whether what *path* lies in is on FUSE or a network file system: others may change it behind the kernel's back."""
+    """Whether *path* is on FUSE or a network file system: others may change it behind the kernel's back."""
     mount = mount_of(path)
     return mount is None or _is_served(mount)
 

@@ -176,7 +176,7 @@ def test_a_directory_that_does_not_hold_still(
     tree = tree_factory({"spool": {"a": b""}, "still": b""})
     real, changes = DiskDirectory._read, 0
 
-    def read_late(self: DiskDirectory) -> list[tuple[bytes, os.stat_result]]:
+    def read_late(self: DiskDirectory) -> tuple[list[tuple[bytes, os.stat_result]], list[bytes]]:
         nonlocal changes
         found = real(self)
         if self.path.endswith(b"/spool"):

@@ -58,20 +58,23 @@ def _make_his_directory(grounds: Path) -> Path:
     return his
 
 
-@pytest.mark.parametrize("words", [("checkout",), ("deploy", "--dest")], ids=["checkout", "deploy"])
+COMMANDS: dict[str, Callable[[Path], list[str | Path]]] = {
+    "checkout": lambda to: ["checkout", "r", to],
+    "deploy": lambda to: ["deploy", "--dest", to, "r"],
+}
+
+
+@pytest.mark.parametrize("words", COMMANDS.values(), ids=COMMANDS)
 def test_nothing_of_root_s_is_changed(
     grounds: Path, make_repo: Callable[..., Path], tree_factory: TreeFactory, run_fsview: RunFsview,
-    words: tuple[str, ...],
+    words: Callable[[Path], list[str | Path]],
 ) -> None:  # fmt: skip
     repo, expected, statuses = make_repo(), snapshot(grounds / "victim"), set()
     run_fsview("commit", "-b", "r", tree_factory(TREE), repo=repo)
     for run in range(RUNS):
         his = _make_his_directory(grounds)
-        command = [words[0], "--repo", repo, "r", his / "out"] if words == ("checkout",) else [
-            *words, his / "out", "--repo", repo, "r",
-        ]  # fmt: skip
         with attacking(_exchanging_the_hidden_directory(his)):
-            statuses.add(fork_cli(grounds, command))
+            statuses.add(fork_cli(grounds, [*words(his / "out"), "--repo", repo]))
         said = (grounds / "err").read_text()
         assert "Traceback" not in said, said
         assert snapshot(grounds / "victim") == expected, f"in run {run}"
