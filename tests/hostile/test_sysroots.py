@@ -131,3 +131,15 @@ def test_what_leads_out_of_one_s_own_is_named(machine: Machine, tmp_path: Path, 
         assert any(part in said.stderr for part in message.split("|")), said.stderr
         assert str(machine.path) in said.stderr
     assert snapshot(secret) == before
+
+
+def test_nobody_else_can_write_in_one_whatever_the_umask(run_fsview: RunFsview, tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        machine = Machine.make(run_fsview, tmp_path)
+        machine.commit("a", release("1", {}))
+        machine.run("deploy", "a")
+    finally:
+        os.umask(before)
+    directories = [path for path in (machine.path, *machine.path.rglob("*")) if path.is_dir()]
+    assert [path for path in directories if path.stat().st_mode & 0o022] == []

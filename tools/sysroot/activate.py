@@ -36,7 +36,7 @@ def activate(
     number = stateroot.current_number() + 1
     path = stateroot.generations_directory / str(number)
     temporary = path.with_name(path.name + TEMPORARY)
-    temporary.mkdir()
+    temporary.mkdir(0o755)
     temporary.chmod(0o755)  # whatever the umask: those who use the tree come by here
     if restore_from is not None:
         origin = replace(origin, restore_inode=prepare_restore(restore_from, temporary))

@@ -47,6 +47,7 @@ _DEPLOY, _CURRENT, _GENERATIONS, _DEPLOYMENTS, _VAR, _ROOT = (
 )  # fmt: skip
 _STATEROOT: Final = re.compile(r"[A-Za-z0-9_][-._A-Za-z0-9]{0,63}")
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,8}")
+_MODE: Final = 0o755  # never more, not even for a moment, whatever the umask is
 _DEPLOYMENT: Final = re.compile(r"[0-9a-f]{64}\.[0-9]{1,9}")
 
 
@@ -221,8 +222,8 @@ class Sysroot:
             SysrootError: something is there already.
         """
         cls.check_free(path)
-        path.mkdir(parents=True, exist_ok=True)
-        (path / _DEPLOY).mkdir(exist_ok=True)
+        path.mkdir(_MODE, parents=True, exist_ok=True)
+        (path / _DEPLOY).mkdir(_MODE, exist_ok=True)
         settings.save(path / SETTINGS_FILE)  # from now on it is a sysroot
         return cls(path, settings)
 
@@ -312,10 +313,10 @@ class Sysroot:
         """
         made = self.new_stateroot(name)
         for directory in (made.path, made.var, made.deployments):
-            directory.mkdir(parents=True, exist_ok=True)
-            directory.chmod(0o755)
-        made.generations_directory.mkdir(exist_ok=True)
-        made.generations_directory.chmod(0o755)
+            directory.mkdir(_MODE, parents=True, exist_ok=True)
+            directory.chmod(_MODE)
+        made.generations_directory.mkdir(_MODE, exist_ok=True)
+        made.generations_directory.chmod(_MODE)
         for directory in (made.path, made.path.parent):
             sync_directory(directory)
         return made
