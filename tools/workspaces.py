@@ -19,6 +19,7 @@ from fsview.mounting import KIND
 from fsview.mountpoint import STATUS_MARK, take_away
 from fsview.mountpoint import unmount as unmount_view
 from fsview.status import parse_status
+from store.entrance import is_trusted
 from store.errors import (
     AccessError,
     ConflictError,
@@ -66,6 +67,7 @@ def add(
     path, owner_me = Path(os.path.realpath(repository.path)), os.geteuid() != 0
     if view is not None:
         view = Path(os.path.realpath(view))
+        _check_the_way_to_the_view(view)
         owner_me = "owner=me" in check_view(mount_at(view), view, path, by_kernel=by_kernel)
     home = Home(home_of(point), make=True)
     workspace = Workspace(point, home, path, checksum.hex(), by_kernel, view, owner_me, suid=suid, dev=dev)
@@ -214,6 +216,7 @@ def _mount(workspace: Workspace) -> None:
             mount_view(workspace.repository, workspace.own_view, options, log_path=log_path, place=place)
         reach, view = home.reach / "view", _own_view(workspace)
     else:
+        _check_the_way_to_the_view(workspace.view)
         reach, view = workspace.view, mount_at(workspace.view)
     check_view(view, reach, workspace.repository, by_kernel=workspace.by_kernel)
     home.link("lower", (workspace.view or Path("view")) / "commits" / workspace.commit)
@@ -239,6 +242,21 @@ def _check_the_way(workspace: Workspace) -> None:
         raise MountError(
             f"{workspace.point} can't be mounted by fuse-overlayfs, which somebody else could lead elsewhere: "
             f"{error.strerror}; leave --fuse out"
+        ) from error
+
+
+def _check_the_way_to_the_view(view: Path) -> None:
+    """Refuse a view below which somebody else could put another tree, between a look at it and the mount over it.
+
+    Raises:
+        MountError: somebody could.
+    """
+    try:
+        os.close(own_directory(view.parent, is_believed=is_trusted))
+    except PermissionError as error:
+        raise MountError(
+            f"the view at {view} is where somebody else could put another one: {error.strerror}; mount it where only "
+            f"you can write, or leave --view out"
         ) from error
 
 

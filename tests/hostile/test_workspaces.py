@@ -287,6 +287,24 @@ def test_mounting_where_the_names_were_exchanged(
     run_fsview("workspace", "remove", work)
 
 
+def test_no_view_is_taken_where_another_user_could_put_a_tree(
+    base: Path, nobodys: Path, tmp_path: Path, run_fsview: RunFsview
+) -> None:
+    """He renames the directory above the mount point, and root's workspace stands on what he put there."""
+    point, work = nobodys / "way/mnt", tmp_path / "work"
+    _as_nobody('mkdir -p "$1"', point)
+    run_fsview("mount", "-o", "place-inodes", base, point)
+    try:
+        said = run_fsview("workspace", "--repo", base, "--view", point, "r", work, status=17).stderr
+        assert "is where somebody else could put another one: " in said
+        assert list(tmp_path.glob("work*")) == []
+        trusting = {"FSVIEW_TRUST_OWNER": f"{NOBODY}"}
+        run_fsview("workspace", "--repo", base, "--view", point, "r", work, env=trusting)
+        run_fsview("workspace", "remove", work)
+    finally:
+        run_fsview("umount", "-l", point)
+
+
 @CAMPAIGN
 def test_a_race_with_who_exchanges_it_all_the_time(
     base: Path, nobodys: Path, secret: Path, run_fsview: RunFsview, mount_view: Callable[..., Path],
