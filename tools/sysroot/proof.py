@@ -27,11 +27,12 @@ from tools.recipe import read_xattrs
 from tools.render import quote_path
 from tools.sysroot.shape import Shape
 from tools.sysroot.target import Target
-from tools.sysroot.trees import Built
+from tools.sysroot.trees import EMPTY_MODE, VAR, Built
 
 _CHUNK_BYTES: Final = 1 << 20
 _SET_ID_BITS: Final = 0o6000
 _SHOWN_DIGITS: Final = 12
+_LABELS: Final = b"security."
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +74,19 @@ class Prover:
                 here = dirs[name]
         return here
 
+    def names(self) -> set[bytes]:
+        """Return the names in the root of the commit."""
+        with self._repository.database.reading() as reading:
+            tree = self._dirtree(reading, self.root)
+        return {name for name, _ in tree.files} | {name for name, *_ in tree.dirs}
+
     def prove(
         self, top: Path, named: Named, at: bytes = b"", *, hollow: Collection[bytes] = (), more: Collection[bytes] = ()
     ) -> None:
         """Compare all below *top*, which is at the path *at* of the commit.
 
-        Directories *hollow* have to be empty, whatever the commit has there; names *more* may be right in *top*, too.
+        Directories *hollow* have to be empty, whatever the commit has there; names *more* may be right in *top*, too:
+        the caller has to look at them.
 
         Raises:
             CorruptionError: something is not what was committed.
@@ -107,6 +115,22 @@ class Prover:
         finally:
             os.close(here)
         return [(path + b"/" + name, Named(*rest)) for name, *rest in tree.dirs]
+
+    def prove_empty(self, directory: Path, path: bytes) -> None:
+        """Compare what is at *path*, where the commit has nothing, with the directory that fsview makes there.
+
+        Its group may be that of the directory that it is in, and the system may have labelled it.
+
+        Raises:
+            CorruptionError: it is something else, from a listing that somebody else wrote.
+        """
+        status = os.lstat(directory)
+        names = os.listdir(directory) if stat.S_ISDIR(status.st_mode) else []
+        xattrs = [name for name, _ in read_xattrs(os.fsencode(directory)) if not name.startswith(_LABELS)]
+        found = [_mode(status.st_mode, user_mode=True), status.st_uid, *names, *xattrs]
+        wanted = [_mode(stat.S_IFDIR | EMPTY_MODE, user_mode=True), os.geteuid()]
+        if found != wanted:
+            self._refuse(path, f"an empty directory, with mode and owner {wanted}", str(found))
 
     def _check_names(self, here: int, path: bytes, tree: DirTree, more: Collection[bytes]) -> None:
         found = {os.fsencode(name) for name in os.listdir(here)}
@@ -200,7 +224,9 @@ class ContentCheck:
         """
         is_usr_etc = self._shape.is_usr_etc
         more = (b"etc", b"var") if is_usr_etc else (b"var",)
-        self._prover.prove(built.root, self._prover.root, hollow=(b"/var",), more=more)
+        self._prover.prove(built.root, self._prover.root, hollow=(VAR,), more=more)
+        if VAR[1:] not in self._prover.names():
+            self._prover.prove_empty(built.root / "var", VAR)
         if self._shape.etc is not None:
             self.check_etc(built.pristine)
         if is_usr_etc:

@@ -30,6 +30,7 @@ from tools.sysroot.var import VAR_NEW
 
 ETC: Final = b"/etc"
 VAR: Final = b"/var"
+EMPTY_MODE: Final = 0o755  # of a var that the commit lacks
 
 
 @dataclass(slots=True)
@@ -102,7 +103,8 @@ class TreeBuilder:
                 write_etc(self._repository, root / "etc", shape.etc, user_mode=self._user_mode)
             if not os.path.lexists(root / "var"):
                 (root / "var").mkdir()
-                (root / "var").chmod(0o755)
+                forget_acls(root / "var")
+                (root / "var").chmod(EMPTY_MODE)
         write_etc(self._repository, pristine, shape.etc, user_mode=self._user_mode)
         return Built(root, pristine, written, links)
 
