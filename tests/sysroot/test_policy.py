@@ -166,6 +166,21 @@ def test_an_old_release_is_not_the_newest(strict: Machine, keys: Path) -> None:
     strict.run("deploy", old)  # chosen by what it is
 
 
+@pytest.mark.parametrize(("deployed", "other"), [("os/t", "tags/os/t"), ("tags/os/t", "os/t")])
+def test_an_old_release_under_the_name_of_a_tag(strict: Machine, keys: Path, deployed: str, other: str) -> None:
+    """Who can write refs removes the one that is followed, and has the other be found by what the user types."""
+    _edit_policy(strict, 'ref-bindings = "ignore"\n')
+    old = strict.status()["generations"][0]["commit"]
+    _move(strict, deployed, _signed(strict, keys, "os/new", second=50))
+    strict.run("deploy", "os/t")
+    run_forked(strict.where, "refs", "--repo", strict.repository, "--delete", deployed, status=0)
+    _move(strict, other, old)
+    before = _everything(strict)
+    for words in (["deploy", "os/t"], ["switch", "os/t"], ["switch", "os/t", "--dry-run"]):
+        assert "--allow-downgrade" in strict.run(*words, status=15).stderr
+        assert _everything(strict) == before
+
+
 def test_rollbacks_are_free_and_forget_nothing(machine: Machine) -> None:
     """Without a policy, too: an upgrade refused it before."""
     machine.commit("os/a", release("1", {}), second=1)

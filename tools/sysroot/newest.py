@@ -5,6 +5,9 @@ flaws were not known. So each generation carries the time of the newest commit o
 cleanup takes nothing of that away, for the current generation has all of it. An older commit is refused, unless it is
 asked for by --allow-downgrade; the mark stays then, too. A commit that is named otherwise, by its checksum or as
 "REF^", was chosen, and is not compared. A rollback isn't either.
+
+"x" is looked for as "tags/x" too. Who can remove "x" and make "tags/x", or the other way round, gets nothing by it: what
+was deployed as either counts for both.
 """
 
 from __future__ import annotations
@@ -41,7 +44,11 @@ def raised(marks: dict[str, Newest], target: Target) -> dict[str, Newest]:
 
 def newer_than(target: Target, marks: dict[str, Newest]) -> Newest | None:
     """Return the newer commit of its ref that was deployed before; None if there is none."""
-    newest = marks.get(target.named) if target.is_head else None
+    from store.revisions import TAGS  # a rollback needs none
+
+    local = target.named.removeprefix(TAGS)
+    known = [marks[name] for name in (local, TAGS + local) if target.is_head and name in marks]
+    newest = max(known, key=lambda one: one.committed, default=None)
     return newest if newest is not None and target.committed < newest.committed else None
 
 
