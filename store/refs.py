@@ -46,6 +46,15 @@ def check_ref_name(name: str) -> None:
         raise InvalidNameError(f"the ref name {name[:40]!r}… is too long: {NAME_BYTES_MAX} bytes, 255 a component")
 
 
+def is_ref_name(name: str) -> bool:
+    """Whether a ref can be called so."""
+    try:
+        check_ref_name(name)
+    except InvalidNameError:
+        return False
+    return True
+
+
 def find_ref(reading: Reading, name: str) -> RefRecord | None:
     """Return where *name* points, or None.
 

@@ -152,11 +152,15 @@ class RefType(click.ParamType[str]):
     name = "ref"
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Return the refs that begin with *incomplete*; none where anything is wrong."""
+        """Return the refs that begin with *incomplete*; none where anything is wrong.
+
+        The shell takes them for words that the user typed, "$(...)" too. Who can write to the index can write any name
+        there, so what is no name of a ref is left out.
+        """
         from click.shell_completion import CompletionItem
 
         try:
-            from store.refs import shown_refs
+            from store.refs import is_ref_name, shown_refs
             from store.repository import Repository
 
             where = find_repository(named_repository(ctx))
@@ -164,7 +168,7 @@ class RefType(click.ParamType[str]):
                 names = [name for name, _ in shown_refs(reading, incomplete.rpartition("/")[0])]
         except (FsviewError, OSError):
             return []
-        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+        return [CompletionItem(name) for name in names if name.startswith(incomplete) and is_ref_name(name)]
 
 
 class RevisionType(RefType):

@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 import pytest
 
+from store.database import Writing
 from store.errors import ConflictError, CorruptionError
 from store.repository import Repository
 from tests.cli.conftest import Fsview, Releases
@@ -215,6 +216,33 @@ def test_completion_never_fails(fsview: Fsview, monkeypatch: pytest.MonkeyPatch,
     assert _complete(monkeypatch, "fsview log r", fsview) == []
     monkeypatch.setenv("FSVIEW_REPO", "")
     assert _complete(monkeypatch, "fsview log r", fsview) == []
+
+
+TYPED = ("rel$(touch pwned)", "rel`touch pwned`", "rel;touch pwned", "rel*", "rel\nfile,x", "rel\x1b[31m", "-rel", "rel/../x")
+
+
+@pytest.mark.unchecked
+def test_completion_types_no_commands(
+    fsview: Fsview, monkeypatch: pytest.MonkeyPatch, own_releases: Releases, tmp_path: Path
+) -> None:
+    """Names that only who writes straight into the index can give to refs: the shell would take them as typed."""
+
+    def forge(writing: Writing) -> None:
+        value = writing.need(b"ref", b"rel")
+        for name in TYPED:
+            writing.put(b"ref", name.encode(), value)
+
+    with Repository.open(own_releases.repo) as repository:
+        repository.database.write(forge)
+    monkeypatch.setenv("FSVIEW_REPO", str(own_releases.repo))
+    assert _complete(monkeypatch, "fsview log re", fsview) == ["rel"]
+    script = f"""{fsview("completion", "bash").stdout.decode()}
+COMP_WORDS=(fsview log re) COMP_CWORD=2; _fsview_completion {tmp_path}/fsview; echo "${{COMPREPLY[@]}}\""""
+    (tmp_path / "fsview").write_text(f"#!/bin/sh\nexec {sys.executable} -P -m tools\n")
+    (tmp_path / "fsview").chmod(0o755)
+    environment = os.environ | {"PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    done = subprocess.run(["bash", "-c", script], env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("rel\n", "")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
