@@ -18,6 +18,7 @@ from xxhash import xxh3_64_intdigest
 from store.database import Database, Reading
 from store.errors import CorruptionError, PrunedError
 from store.objects import FileHeader
+from store.parsing import parsed
 from store.repository import Repository
 from store.schema import BLOCK_BYTES, BLOCKS_PER_GROUP, FileId, FileRecord, Storage, blocks_key, id_key
 
@@ -42,7 +43,7 @@ class Content(Protocol):
 
 def file_record(reading: Reading, file_id: FileId) -> FileRecord:
     """Return the record of a file object."""
-    return FileRecord.unpack(reading.need(b"file", id_key(file_id)))
+    return parsed(f"file {file_id}", reading.where, reading.need(b"file", id_key(file_id)), FileRecord.unpack)
 
 
 def file_header(record: FileRecord) -> FileHeader:
@@ -151,7 +152,10 @@ class _Loose:
             with self._database.reading() as reading:
                 self._guards = reading.need(b"blocks", blocks_key(self._file_id, group))
             self._group = group
-        expected: int = _GUARD.unpack_from(self._guards, index * _GUARD.size)[0]
+        guards = f"the guards of file {self._file_id}"
+        expected: int = parsed(
+            guards, str(self._path), self._guards, lambda data: _GUARD.unpack_from(data, index * _GUARD.size)[0]
+        )
         found = xxh3_64_intdigest(data)
         if found != expected:
             where = f"{self._path}, bytes {block * BLOCK_BYTES} to {block * BLOCK_BYTES + len(data)}"

@@ -16,6 +16,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from store.errors import FormatError
+
 _HEADER = struct.Struct(">III")
 _ENTRY = struct.Struct(">QQIIIQqII")
 _IDS = struct.Struct(">QQ36x")
@@ -55,11 +57,17 @@ class Listing:
     __slots__ = ("_data", "directories", "entries", "names")
 
     def __init__(self, data: bytes) -> None:
-        """Take a record as pack_listing made it."""
+        """Take a record as pack_listing made it.
+
+        Raises:
+            FormatError: it is none.
+        """
         count, self.directories, self.entries = _HEADER.unpack_from(data)
         names_at = _HEADER.size + count * _ENTRY.size
         self._data = data
         self.names: list[bytes] = data[names_at:].split(b"\0") if count else []
+        if len(self.names) != count or names_at > len(data):
+            raise FormatError(f"a listing of {count} entries has {len(self.names)} names in {len(data)} bytes")
 
     def __len__(self) -> int:
         return len(self.names)

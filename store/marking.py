@@ -16,6 +16,7 @@ from store.database import Reading
 from store.errors import FsviewError
 from store.listing import listing_ids
 from store.objects import Checksum
+from store.parsing import parsed
 from store.pruned import present_ids
 from store.refs import list_refs
 from store.schema import OBJECT_COUNTERS, CommitNumber, id_key
@@ -114,7 +115,8 @@ class Marks:
 
     def _look_into(self, reading: Reading, tree_id: int) -> None:
         files: list[int] = []
-        for number, meta_id in listing_ids(reading.need(b"listing", id_key(tree_id))):
+        value = reading.need(b"listing", id_key(tree_id))
+        for number, meta_id in parsed(f"listing {tree_id}", reading.where, value, listing_ids):
             if meta_id:
                 self.ids["meta"].add(meta_id)
                 self._add_tree(number)

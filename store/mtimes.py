@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from store.database import Writing
+from store.parsing import parsed
 from store.schema import MtimeRecord, Storage, mtime_key
 from store.staging import StagedFile
 
@@ -33,12 +34,17 @@ def assign_mtime(writing: Writing, staged: StagedFile) -> int:
     if value is None:
         writing.put(b"mtime", key, MtimeRecord(staged.content_key, second).pack())
         return staged.mtime_ns
-    taken = MtimeRecord.unpack(value)
+    taken = _taken(writing, value)
     if taken.content == staged.content_key:
         return staged.mtime_ns
-    free = _earlier_second(writing, staged, taken.last_given - 1)
+    free = _earlier_second(writing, staged, min(taken.last_given, second) - 1)
     writing.put(b"mtime", key, MtimeRecord(taken.content, free).pack())
     return free * _SECOND + rest_ns
+
+
+def _taken(writing: Writing, value: bytes) -> MtimeRecord:
+    """Return a record; a forged one may name a later second, on which nobody may wait: callers go down in any case."""
+    return parsed("a record of mtimes", writing.where, value, MtimeRecord.unpack)
 
 
 def _earlier_second(writing: Writing, staged: StagedFile, second: int) -> int:
@@ -50,11 +56,11 @@ def _earlier_second(writing: Writing, staged: StagedFile, second: int) -> int:
         if value is None:
             writing.put(b"mtime", key, MtimeRecord(staged.content_key, second).pack())
             break
-        taken = MtimeRecord.unpack(value)
+        taken = _taken(writing, value)
         if taken.content == staged.content_key:
             break
         passed.append((key, taken))
-        second = taken.last_given - 1  # leap over what was given instead of that second
+        second = min(taken.last_given, second) - 1  # leap over what was given instead of that second
     if len(passed) > _PASSED_MAX:  # else as many files written one a second would each pass over all before them
         for key, taken in passed:
             writing.put(b"mtime", key, MtimeRecord(taken.content, second).pack())

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from store.database import Reading, Writing
 from store.errors import CorruptionError
+from store.parsing import parsed
 from store.schema import FIRST_ID, GENERATION, OBJECT_COUNTERS, CommitRecord, RefId, RefName, id_key, key_id
 
 if TYPE_CHECKING:
@@ -111,7 +112,11 @@ def _is_living(reading: Reading, ref_id: RefId | None) -> bool:
 
 
 def _name(reading: Reading, ref_id: RefId) -> RefName:
-    return RefName.unpack(reading.need(b"refid", id_key(ref_id)))
+    return _ref_name(reading, ref_id, reading.need(b"refid", id_key(ref_id)))
+
+
+def _ref_name(reading: Reading, ref_id: int, value: bytes) -> RefName:
+    return parsed(f"the name of ref {ref_id}", reading.where, value, RefName.unpack)
 
 
 def living_below(reading: Reading, prefix: bytes, after: int, count: int) -> list[tuple[RefId, RefName]]:
@@ -152,7 +157,8 @@ def _ref_names(reading: Reading) -> _RefNames:
     names = kept if isinstance(kept, _RefNames) else _RefNames()
     following = reading.counter("ref")
     if names.following < following:
-        new = [(RefId(number), RefName.unpack(value)) for number, value in numbered(reading, b"refid", names.following)]
+        found = numbered(reading, b"refid", names.following)
+        new = [(RefId(number), _ref_name(reading, number, value)) for number, value in found]
         for ref_id, record in new:
             if record.is_alive:
                 names.add(ref_id, record.name, is_directory=record.is_directory)

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 from store.database import Reading
 from store.objects import Checksum, ObjectType
+from store.parsing import parsed
 from store.schema import BLOCK_BYTES, BLOCKS_PER_GROUP, FileId, FileRecord, Storage, blocks_key, id_key
 
 KINDS: Final = {  # counter: type of object, its databases, the first of which has the checksum
@@ -59,7 +60,7 @@ def records_of(reading: Reading, counter: str, number: int) -> Records:
     checksum = Checksum(value[:32])
     keys, index_bytes, loose_bytes, is_loose = [(tables[0], key)], len(value), 0, False
     if counter == "file":
-        record = FileRecord.unpack(value)
+        record = parsed(f"file {number}", reading.where, value, FileRecord.unpack)
         is_loose = record.storage == Storage.LOOSE
         if is_loose:
             loose_bytes, blocks = record.size, -(-record.size // BLOCK_BYTES)

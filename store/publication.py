@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
+from store.content import file_record
 from store.database import Writing
 from store.entrance import make_directory
 from store.errors import FormatError
@@ -203,7 +204,7 @@ class Publication:
             row = self._rows.get(checksum)
             if row is None:
                 file_id = FileId(self._need(ObjectType.FILE, checksum))
-                row = _file_row(file_id, FileRecord.unpack(self._writing.need(b"file", id_key(file_id))))
+                row = _file_row(file_id, file_record(self._writing, file_id))
             yield name, *row
 
     def _directory_rows(self, tree: DirTree) -> Iterator[tuple[bytes, *_Row]]:

@@ -13,6 +13,7 @@ from typing import Final
 
 from store.database import Reading, Writing
 from store.errors import ConflictError, CorruptionError, InvalidNameError, NotFoundError
+from store.parsing import parsed
 from store.presence import check_no_ref, check_refs
 from store.schema import CommitNumber, RefId, ReflogRecord, RefName, RefRecord, id_key, key_id, pair_key
 
@@ -67,7 +68,7 @@ def find_ref(reading: Reading, name: str) -> RefRecord | None:
         if not isinstance(reading, Writing):  # many may be written together
             check_no_ref(reading, key)
         return None
-    return RefRecord.unpack(value)
+    return parsed(f"ref {name!r}", reading.where, value, RefRecord.unpack)
 
 
 def list_refs(reading: Reading, prefix: str = "") -> Iterator[tuple[str, RefRecord]]:
@@ -82,7 +83,7 @@ def list_refs(reading: Reading, prefix: str = "") -> Iterator[tuple[str, RefReco
         found.add(key)
         name = _text(reading, key)
         if not directory or name == directory or name.startswith((directory + "/", directory + ":")):
-            yield name, RefRecord.unpack(value)
+            yield name, parsed(f"ref {name!r}", reading.where, value, RefRecord.unpack)
     if not isinstance(reading, Writing):
         check_refs(reading, start, found)
 
@@ -124,7 +125,8 @@ def reflog(reading: Reading, ref_id: RefId, head: CommitNumber | None = ANYTHING
     """
     expected = head
     for key in reading.keys_backwards(b"reflog", id_key(ref_id)):
-        move = ReflogRecord.unpack(reading.need(b"reflog", key))
+        value = reading.need(b"reflog", key)
+        move = parsed(f"the log of ref {ref_id}", reading.where, value, ReflogRecord.unpack)
         if expected not in (ANYTHING, move.new):
             break
         yield move

@@ -66,11 +66,17 @@ class StatRecord:
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
-        """Parse a stored value."""
+        """Parse a stored value.
+
+        Raises:
+            ValueError: it is none.
+        """
         tree_id, count = _HEADER.unpack_from(data)
         ids_at = _HEADER.size + count * STAT.size
         names_at = ids_at + count * IDS.size
         names = tuple(data[names_at:].split(b"\0")) if count else ()
+        if len(names) != count or names_at > len(data):
+            raise ValueError(f"{count} files have {len(names)} names in {len(data)} bytes")
         return cls(tree_id, names, data[_HEADER.size : ids_at], data[ids_at:names_at])
 
     def ids_at(self, index: int) -> tuple[int, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -11,6 +10,7 @@ from store.database import Reading
 from store.errors import CorruptionError, FormatError, NotFoundError
 from store.listing import Entry, Listing
 from store.objects import Checksum, Commit, DirMeta, ObjectType, parent_and_time
+from store.parsing import parsed
 from store.presence import check_no_commit
 from store.schema import CommitNumber, CommitRecord, MetaId, MetaRecord, TreeId, TreeRecord, id_key, key_id
 
@@ -84,12 +84,8 @@ def load_listing(reading: Reading, tree_id: TreeId) -> Listing:
 
 
 def _parsed(reading: Reading, table: bytes, number: int, parse: Callable[[bytes], T]) -> T:
-    """Return a record as *parse* makes it of the stored value, which is guarded: only a forged one isn't one."""
-    value = reading.need(table, id_key(number))
-    try:
-        return parse(value)
-    except (struct.error, FormatError) as problem:
-        raise CorruptionError(f"{table.decode()} {number}", reading.where, "a record", str(problem)) from None
+    """Return a record as *parse* makes it of the stored value, which only a forged one can't be."""
+    return parsed(f"{table.decode()} {number}", reading.where, reading.need(table, id_key(number)), parse)
 
 
 def _parent_and_time(reading: Reading, record: CommitRecord) -> tuple[Checksum | None, int]:

@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from store.bounds import PATH_BYTES_MAX, beyond, shortened
+from store.content import file_record
 from store.database import Database
 from store.errors import SourceError
 from store.mtimes import limit_mtime
 from store.object_rules import NAME_BYTES_MAX
 from store.objects import Checksum, DirMeta, DirTree
 from store.publication import Phase, Report
-from store.schema import FileId, FileRecord, MetaId, TreeId, id_key
+from store.schema import FileId, MetaId, TreeId
 from store.staging import NO_STAT_KEY, StagedTree
 from store.statcache import STAT, is_racy
 from store.tree import meta_record, tree_record
@@ -178,7 +179,7 @@ class Builder:
                 elif isinstance(found, bytes):
                     checksum = found
                 else:
-                    checksum = FileRecord.unpack(reading.need(b"file", id_key(FileId(found)))).checksum
+                    checksum = file_record(reading, FileId(found)).checksum
                 if checksum is not None:
                     files.append((name, Checksum(checksum)))
         dirs = [(name, made.dirtree, made.dirmeta) for name, made in frame.children.items()]

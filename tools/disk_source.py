@@ -16,6 +16,7 @@ from typing import Final
 from fsview.mountinfo import has_reliable_times
 from store.database import Database
 from store.objects import DirMeta, Xattrs
+from store.parsing import parsed
 from store.schema import FileId, MetaId
 from store.statcache import StatRecord, pack_stat, stat_key
 from store.walking.beneath import DIRECTORY, FILE, open_same
@@ -146,7 +147,8 @@ class DiskDirectory:
             scanned.stat_key = stat_key(self.path, scan.options.recipe.key)
             with scan.database.reading() as reading:
                 value = reading.get(b"stat", scanned.stat_key)
-            record = StatRecord.unpack(value) if value is not None else None
+            if value is not None:
+                record = parsed("a record of the stat cache", reading.where, value, StatRecord.unpack)
         if record and record.stats == b"".join(stats) and record.names == tuple(name for name, _ in rows):
             scanned.unchanged = record
             self._add_directories(scanned, rows, record)

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from store.database import Writing
 from store.repository import Repository
 from store.schema import FIRST_ID, CommitRecord, id_key
 from tests.conftest import MountView, TreeFactory
 from tests.running import RunFsview
+from tests.sysroot.forked import fork_cli, run_forked
 
 pytestmark = pytest.mark.unchecked
 
@@ -44,3 +46,38 @@ def test_a_commit_that_is_none(
         (point / "info" / checksum / "commit.json").read_bytes()
     (log,) = (tmp_path / ".local/state/fsview").iterdir()
     assert f"commit {name} in {repo}/index is damaged" in log.read_text()
+
+
+NO_RECORD: dict[str, Callable[[bytes], bytes]] = {
+    "cut off": lambda value: value[:5],
+    "all ones": lambda value: b"\xff" * (len(value) + 1),
+}
+COMMANDS = (
+    ["log", "r"], ["show", "r"], ["refs", "--list"], ["refs", "--log", "r"], ["rev-parse", "r@{1}"], ["ls", "-R", "r"],
+    ["cat", "r", "f"], ["cat", "r", "large"], ["diff", "r^", "r"], ["grep", "x", "r"], ["prune", "-n"], ["fsck"],
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("forge", NO_RECORD.values(), ids=NO_RECORD)
+@pytest.mark.parametrize("table", ["ref", "refid", "reflog", "file", "blocks", "listing", "dirtree", "dirmeta", "stat"])
+def test_records_of_any_kind_that_are_none(
+    table: str, forge: Callable[[bytes], bytes], make_repo: Callable[..., Path], tree_factory: TreeFactory,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    repo, name = make_repo(), table.encode()
+    tree = tree_factory({"f": b"x", "large": b"x" * 40_000})
+    for _ in range(2):
+        run_forked(tmp_path, "commit", "--repo", repo, "-b", "r", tree, status=0)
+        (tree / "f").write_bytes(b"other")
+    with Repository.open(repo) as repository:
+        with repository.database.reading() as reading:
+            keys = [key for key, _ in reading.items(name)]
+
+        def put(writing: Writing) -> None:
+            for key in keys:
+                writing.put(name, key, forge(writing.need(name, key)))
+
+        repository.database.write(put)
+    for words in (*COMMANDS, ["checkout", "r", str(tmp_path / "out")], ["commit", "-b", "r", str(tree)]):
+        status, said = fork_cli(tmp_path, [words[0], "--repo", repo, *words[1:]]), (tmp_path / "err").read_text()
+        assert status in (0, 1, 12) and "Traceback" not in said, said

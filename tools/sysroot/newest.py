@@ -6,8 +6,8 @@ cleanup takes nothing of that away, for the current generation has all of it. An
 asked for by --allow-downgrade; the mark stays then, too. A commit that is named otherwise, by its checksum or as
 "REF^", was chosen, and is not compared. A rollback isn't either.
 
-"x" is looked for as "tags/x" too. Who can remove "x" and make "tags/x", or the other way round, gets nothing by it: what
-was deployed as either counts for both.
+"x" is looked for as "tags/x" too. Who can remove "x" and make "tags/x", or the other way round, gets nothing by it:
+what was deployed as either counts for both.
 """
 
 from __future__ import annotations
