@@ -14,6 +14,7 @@ from typing import Final
 
 from fsview.cache import BoundedCache
 from store.database import Reading
+from store.errors import CorruptionError
 from store.objects import Checksum
 from store.schema import GENERATION, CommitNumber
 from store.tree import commit_number, load_parent_and_time
@@ -64,7 +65,10 @@ class Ancestry:
 
     def _walk(self, reading: Reading, head: CommitNumber) -> History:
         numbers, missing, number = array("I"), None, head
+        commits = reading.counter("commit")  # there are fewer
         while True:
+            if len(numbers) > commits:
+                raise CorruptionError(f"the history of commit {head}", reading.where, "its beginning", "itself again")
             numbers.append(number)
             if len(numbers) % PROGRESS_COMMITS == 0:
                 self._on_progress()

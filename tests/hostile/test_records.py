@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from store.database import Writing
+from store.objects import ObjectType
 from store.repository import Repository
 from store.schema import FIRST_ID, CommitRecord, id_key
 from tests.conftest import MountView, TreeFactory
@@ -46,6 +48,25 @@ def test_a_commit_that_is_none(
         (point / "info" / checksum / "commit.json").read_bytes()
     (log,) = (tmp_path / ".local/state/fsview").iterdir()
     assert f"commit {name} in {repo}/index is damaged" in log.read_text()
+
+
+def test_a_history_that_bites_its_tail(
+    make_repo: Callable[..., Path], run_fsview: RunFsview, tree_factory: TreeFactory, mount_view: MountView
+) -> None:
+    """No commit can name one that names it, but the index may lead from a checksum to another commit."""
+    repo, tree = make_repo(), tree_factory({"f": b""})
+    keys = []
+    for _ in range(2):
+        said = run_fsview("commit", "--repo", repo, "-b", "r", tree).stdout.strip()
+        keys.append(bytes((ObjectType.COMMIT,)) + bytes.fromhex(said))
+        (tree / "f").write_bytes(b"other")
+    with Repository.open(repo) as repository:
+        repository.database.write(lambda writing: writing.put(b"object", keys[0], writing.need(b"object", keys[1])))
+    point = mount_view(repo)
+    for path in ("history/r", "versions/r/f"):
+        done = subprocess.run(["timeout", "-s", "KILL", "30", "ls", point / path], capture_output=True, text=True)
+        assert done.returncode == 2 and "Input/output error" in done.stderr, done
+    assert run_fsview("log", "--oneline", "r", repo=repo).stdout.count("\n") == 1
 
 
 NO_RECORD: dict[str, Callable[[bytes], bytes]] = {
