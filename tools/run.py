@@ -58,7 +58,7 @@ What a command can do all the same, so run none as root that you would not trust
     set-user-ID programs there, which are root's to any user of the machine who gets at them, programs with
     capabilities, sockets, and files that services of the deployment believe;
   - it reaches what listens on the machine's network, also on localhost and on abstract unix sockets, which believe root
-    inside to be root (--no-network bars it from all of that);
+    inside to be root (--no-network bars it from all of that, but not from vsock, a virtual machine's way to its host);
   - it reads all of the tree, the environment that you give it, and most of /proc and /sys;
   - it writes to your terminal, but can't type there; if you are not root, it can let other users read it, too;
   - it takes memory, processor time and disk space without bounds.
