@@ -281,7 +281,7 @@ def test_all_copies_of_etc_are_proven(strict: Machine, keys: Path, where: str, m
     real = trees.write_etc
 
     def write_etc(repository: Repository, target: Path, *rest: object, **named: object) -> None:
-        real(repository, target, *rest, **named)  # type: ignore[arg-type]
+        real(repository, target, *rest, **named)  # type: ignore[arg-type]  # as they came
         (target / "version").write_bytes(b"4")
 
     monkeypatch.setattr(trees, "write_etc", write_etc)

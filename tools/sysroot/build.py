@@ -23,8 +23,9 @@ from tools.sysroot.merging import EtcMerger
 from tools.sysroot.origin import Origin
 from tools.sysroot.package_summary import package_summary
 from tools.sysroot.proof import ContentCheck
+from tools.sysroot.removing import remove
 from tools.sysroot.shape import Shape
-from tools.sysroot.sweep import remove, sweep
+from tools.sysroot.sweep import sweep
 from tools.sysroot.target import Target
 from tools.sysroot.trees import Built, TreeBuilder
 from tools.sysroot.var import is_empty, seed

@@ -24,8 +24,9 @@ from tools.sysroot.layout import Generation, Stateroot
 from tools.sysroot.newest import newest_of, raised, refuse_older
 from tools.sysroot.origin import HighWater, Origin
 from tools.sysroot.policy import check_policy
+from tools.sysroot.removing import refuse_mounts
 from tools.sysroot.shape import shape_of
-from tools.sysroot.sweep import refuse_mounts, sweep
+from tools.sysroot.sweep import sweep
 from tools.sysroot.target import Target
 from tools.sysroot.var import take_snapshot
 

@@ -18,7 +18,8 @@ from tools.sysroot.options import (
     stateroot_options,
 )  # fmt: skip
 from tools.sysroot.origin import ORIGIN_FILE
-from tools.sysroot.sweep import refuse_mounts, remove, sweep
+from tools.sysroot.removing import refuse_mounts, remove
+from tools.sysroot.sweep import sweep
 
 
 def find_generation(stateroot: Stateroot, number: int | None) -> Generation:

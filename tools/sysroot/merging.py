@@ -23,7 +23,7 @@ from tools.sysroot.etc_changes import find_changes
 from tools.sysroot.etc_merge import Conflict, Merge, fingerprint, merge_etc
 from tools.sysroot.layout import TEMPORARY, Generation
 from tools.sysroot.origin import Origin
-from tools.sysroot.sweep import remove
+from tools.sysroot.removing import remove
 
 _TRIES: Final = 5
 _LISTED_MAX: Final = 20

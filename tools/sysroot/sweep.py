@@ -10,14 +10,13 @@ keep nobody from an upgrade, or from rolling back.
 from __future__ import annotations
 
 import os
-import shlex
-from collections.abc import Iterable
 from pathlib import Path
 
-from store.errors import FsviewError, SysrootError
+from store.errors import FsviewError
 from tools.render import say
 from tools.sysroot.in_use import unless_used
 from tools.sysroot.layout import PRISTINE, SNAPSHOT, TEMPORARY, Generation, Stateroot
+from tools.sysroot.removing import remove
 from tools.sysroot.var import VAR_NEW, finish_restore, hide_old_copies
 
 
@@ -54,20 +53,6 @@ def left_over(stateroot: Stateroot) -> list[Path]:
     return [stateroot.deployments / name for name in names if name.removesuffix(PRISTINE) not in deployments]
 
 
-def refuse_mounts(paths: Iterable[Path], what: str) -> None:
-    """Refuse to remove or move trees in which something is mounted: it would go along, or be erased.
-
-    Raises:
-        SysrootError: where, all of it; *what* says what can't be done to it.
-    """
-    from fsview.mountinfo import mount_points_in  # seldom needed
-
-    points = [point for path in paths for point in mount_points_in(path)]
-    if points:
-        listed = "; ".join(f"umount {shlex.quote(point)}" for point in reversed(points))
-        raise SysrootError(f"{what}: something is mounted there, and nothing was changed; unmount it first: {listed}")
-
-
 def _sweep_one(path: Path, stateroot: Stateroot | None = None) -> None:
     """Remove garbage; of a *stateroot* a deployment, where a command that runs in it leaves it for the next sweep."""
     try:
@@ -86,24 +71,3 @@ def _sweep_generation(generation: Generation, *, is_current: bool) -> None:
     for name in os.listdir(generation.path):
         if name.endswith(TEMPORARY) or (is_current and name == SNAPSHOT):
             _sweep_one(generation.path / name)
-
-
-def remove(path: Path) -> None:
-    """Remove a file or a whole tree; what has to go must be gone for all others at once.
-
-    Raises:
-        SysrootError: something is mounted in it; nothing was changed.
-        OSError: something can't be removed; all else is.
-    """
-    if path.is_symlink() or not path.is_dir():
-        path.unlink(missing_ok=True)
-        return
-    from store.walking.remove import remove_tree  # seldom needed
-
-    refuse_mounts([path], f"{path} can't be removed")
-    temporary = path if path.name.endswith(TEMPORARY) else path.with_name(path.name + TEMPORARY)
-    if temporary != path:
-        if temporary.is_dir():  # of a removal that was killed
-            remove_tree(temporary)
-        path.rename(temporary)
-    remove_tree(temporary)

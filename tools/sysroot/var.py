@@ -50,7 +50,7 @@ def seed(var: Path, new: Path) -> bool:
 def take_snapshot(stateroot: Stateroot, generation: Generation) -> None:
     """Keep /var as it is now with *generation*, which is about to be left."""
     from store.walking.private import make_private
-    from tools.sysroot.sweep import refuse_mounts, remove
+    from tools.sysroot.removing import refuse_mounts, remove
 
     refuse_mounts([stateroot.var], f"{stateroot.var} can't be copied")
     temporary = generation.path / (generation.snapshot.name + TEMPORARY)
@@ -73,7 +73,7 @@ def check_restore(stateroot: Stateroot, source: Generation) -> None:
         raise NotFoundError(
             f"generation {source.number} has no snapshot of /var: --snapshot-var makes one when a generation is left"
         )
-    from tools.sysroot.sweep import refuse_mounts
+    from tools.sysroot.removing import refuse_mounts
 
     refuse_mounts([stateroot.var, source.snapshot_of_var], f"{stateroot.var} can't be exchanged")
 
@@ -113,7 +113,7 @@ def _hide(old: Path, new: Path) -> None:
         return
     from store.walking.private import make_private
     from tools.sysroot.completing import completing
-    from tools.sysroot.sweep import remove
+    from tools.sysroot.removing import remove
 
     make_private(new.parent)
     if new.exists():  # of a command that was killed before it switched; a generation is left once
